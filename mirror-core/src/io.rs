@@ -1,0 +1,276 @@
+//! The boundary of the core: what happens to a mirror, and what it wants done.
+//!
+//! The driver loop and the simulator turn [`Action`]s into I/O and hand the results back as
+//! [`Event`]s. Contracts: every `Data` and `Meta` action is answered by exactly one event with its
+//! [`IoId`], also after an error, and also when the connection it served is gone; every
+//! [`Request`] is answered by exactly one `Complete`; frames of one connection are sent and
+//! delivered in order; after `Close` or `PeerGone` nothing more is delivered from that
+//! connection.
+
+use crate::buf::Buf;
+use crate::command::{Command, Done, Refusal};
+use crate::status::CopyKind;
+use crate::units::Extent;
+use crate::wire::{Frame, PeerHello};
+
+/// A block request, named by the front end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// A disk operation, named by the core; never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IoId(pub u64);
+
+/// A connection, named by the driver; never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnId(pub u64);
+
+/// A command, named by the agent.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CommandId(pub u64);
+
+/// What the application asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RequestOp {
+    /// Read `extent`.
+    Read,
+    /// Write these bytes (one private copy, made at submission) at `extent`.
+    Write(Buf),
+    /// Zero `extent`. A discard comes as this with `unmap` (rule 5).
+    Zero {
+        /// Space may be released, if zeros are read back all the same.
+        unmap: bool,
+    },
+    /// Make every completed write durable.
+    Flush,
+}
+
+/// A block request. The front end has split it to at most
+/// [`MAX_EXTENT_BYTES`](crate::units::MAX_EXTENT_BYTES) and aligned it to the block size.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Its name.
+    pub id: RequestId,
+    /// What to do.
+    pub op: RequestOp,
+    /// Where; empty for a flush.
+    pub extent: Extent,
+    /// Complete a write only when it is durable on both sides.
+    pub fua: bool,
+}
+
+/// Why a disk operation failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoFailure {
+    /// The disk answered with this errno.
+    Errno(i32),
+    /// No answer within the disk's time limit. The operation may still land: its own answer
+    /// follows later as a second event with the same id (`Late`), and until then its place takes
+    /// no other write (rule 12).
+    TimedOut,
+}
+
+/// Why a request failed, as the front end's errno.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RequestError {
+    /// EIO.
+    Io,
+    /// EINVAL: outside the device or misaligned.
+    Invalid,
+    /// ESHUTDOWN: the device is not active here.
+    Inactive,
+}
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The front end hands over a request.
+    Request(Request),
+    /// An operation on the data partition ended; reads carry their bytes.
+    DataDone {
+        /// The operation.
+        io: IoId,
+        /// Its result.
+        result: Result<Option<Buf>, IoFailure>,
+    },
+    /// A write to the cluster partition ended; success means durable.
+    MetaDone {
+        /// The operation.
+        io: IoId,
+        /// Its result.
+        result: Result<(), IoFailure>,
+    },
+    /// A connection to the peer is authenticated and ready for frames.
+    PeerReady {
+        /// The connection.
+        conn: ConnId,
+        /// This side dialled it.
+        dialled: bool,
+        /// What the peer said of itself in the handshake.
+        hello: PeerHello,
+    },
+    /// A frame arrived (its checksums and tag are good).
+    Frame {
+        /// The connection.
+        conn: ConnId,
+        /// The frame.
+        frame: Frame,
+    },
+    /// A connection ended, for whatever reason.
+    PeerGone {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Every address was tried after `Dial`, without success.
+    DialFailed,
+    /// An operator or the agent wants something.
+    Command {
+        /// Its name.
+        id: CommandId,
+        /// The command.
+        command: Command,
+    },
+    /// A deadline that the core named has passed.
+    Timer,
+}
+
+/// An operation on the data partition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DataOp {
+    /// Read the extent.
+    Read,
+    /// Write the bytes; with `durable` it ends only when they are (RWF_DSYNC).
+    Write {
+        /// The bytes.
+        data: Buf,
+        /// FUA.
+        durable: bool,
+    },
+    /// Zero the extent.
+    Zero {
+        /// Space may be released.
+        unmap: bool,
+        /// FUA.
+        durable: bool,
+    },
+    /// Flush the disk's volatile cache.
+    Flush,
+}
+
+/// Something that operators should know, for the event log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// The mirror broke: this side goes on alone.
+    Broke,
+    /// The connection to the peer was lost or ended.
+    LinkLost(String),
+    /// A session is open, with the row of the direction table that decided.
+    SessionOpened {
+        /// Name of the row.
+        verdict: &'static str,
+    },
+    /// Contact, but no session: the row that decided.
+    Parked {
+        /// Name of the row.
+        verdict: &'static str,
+    },
+    /// A copy begins.
+    RecoveryStarted {
+        /// Kind.
+        kind: CopyKind,
+        /// This side is the source.
+        source: bool,
+        /// Bytes to copy.
+        bytes: u64,
+    },
+    /// The copy ended well.
+    RecoveryFinished {
+        /// Kind.
+        kind: CopyKind,
+        /// This side is the source.
+        source: bool,
+    },
+    /// The copy ended early.
+    RecoveryAborted {
+        /// Kind.
+        kind: CopyKind,
+        /// This side is the source.
+        source: bool,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A disk of this side failed.
+    DiskError {
+        /// True: the cluster partition; false: the data partition.
+        cluster_partition: bool,
+        /// What was being done.
+        what: &'static str,
+        /// First byte of the operation.
+        offset: u64,
+    },
+    /// The peer did something that this version does not expect.
+    Protocol(String),
+}
+
+/// Something to be done.
+#[derive(Debug)]
+pub enum Action {
+    /// Do an operation on the data partition.
+    Data {
+        /// Its name.
+        io: IoId,
+        /// What.
+        op: DataOp,
+        /// Where; empty for a flush.
+        extent: Extent,
+    },
+    /// Write to the cluster partition, durably (RWF_DSYNC).
+    Meta {
+        /// Its name.
+        io: IoId,
+        /// Byte offset in the cluster partition, a multiple of 4096.
+        offset: u64,
+        /// A multiple of 4096 bytes.
+        bytes: Buf,
+    },
+    /// Answer a request.
+    Complete {
+        /// The request.
+        id: RequestId,
+        /// Reads carry their bytes.
+        result: Result<Option<Buf>, RequestError>,
+    },
+    /// Send a frame.
+    Send {
+        /// The connection.
+        conn: ConnId,
+        /// The frame.
+        frame: Frame,
+    },
+    /// End a connection.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// For the log.
+        why: String,
+    },
+    /// Try to connect to the peer, over each address pair in turn.
+    Dial,
+    /// Answer a command.
+    Reply {
+        /// The command.
+        id: CommandId,
+        /// Done or refused.
+        result: Result<Done, Refusal>,
+    },
+    /// The device must stop serving: fail what is there and what comes.
+    FailDevice,
+    /// Tell the peer over every other path that it is behind as of `session`; the answer comes
+    /// back as [`Command::PeerConfirmedBehind`].
+    TellPeerBehind {
+        /// The session that ended.
+        session: crate::units::SessionNo,
+    },
+    /// For the event log.
+    Notice(Notice),
+}

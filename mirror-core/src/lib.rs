@@ -1,0 +1,13 @@
+//! The mirror's logic without I/O: no sockets, files, threads, clocks or randomness of its own.
+//!
+//! Everything that decides is here, as `event + time -> actions`; the driver loop and the
+//! simulator feed the same code. Start reading at [`io`] (the boundary) and [`record`] (what a side
+//! knows durably).
+
+pub mod buf;
+pub mod command;
+pub mod io;
+pub mod record;
+pub mod status;
+pub mod units;
+pub mod wire;

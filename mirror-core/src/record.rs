@@ -1,0 +1,171 @@
+//! What one side knows durably about itself and its peer: the content of the superblock.
+//!
+//! The bytes are the business of `crate::disk`; the meaning is here.
+
+use crate::units::{ActivationNo, Generation, Id16, SessionNo, Side};
+use std::collections::VecDeque;
+
+/// How many former generations a side remembers. A peer further back than this is taken for a
+/// split brain, which costs an operator's word and no data.
+pub const LINEAGE_MAX: usize = 16;
+
+/// A bounded list of generations, newest first.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Lineage(VecDeque<Generation>);
+
+impl Lineage {
+    /// Remembers `generation` as the newest entry; the oldest is forgotten beyond
+    /// [`LINEAGE_MAX`]. An entry that is there already moves to the front.
+    pub fn push(&mut self, generation: Generation) {
+        self.0.retain(|g| *g != generation);
+        self.0.push_front(generation);
+        self.0.truncate(LINEAGE_MAX);
+    }
+
+    /// Whether `generation` is in the list.
+    #[must_use]
+    pub fn contains(&self, generation: Generation) -> bool {
+        self.0.contains(&generation)
+    }
+
+    /// Newest to oldest.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Generation> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl FromIterator<Generation> for Lineage {
+    /// Takes the entries newest first; keeps at most [`LINEAGE_MAX`].
+    fn from_iter<T: IntoIterator<Item = Generation>>(iter: T) -> Self {
+        Self(iter.into_iter().take(LINEAGE_MAX).collect())
+    }
+}
+
+/// The mark of a half-copied target (rule 6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Inconsistent {
+    /// The generation that is being copied to this side.
+    pub toward: Generation,
+    /// True: everything may be wrong (full copy). False: only the marked regions may be.
+    pub all: bool,
+}
+
+/// The durable record of one side (see `docs/on-disk.md` for the bytes).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// Counts the updates of this record; the higher of two valid copies is the newer.
+    pub seq: u64,
+    /// The mirror this side belongs to; [`Id16::NONE`] until constructed.
+    pub mirror: Id16,
+    /// This side's cluster partition; new at every `clpmdinit`.
+    pub device: Id16,
+    /// Which server this side was made for.
+    pub side: Side,
+    /// Size of the mirror in bytes, fixed at construction; 0 until then.
+    pub size: u64,
+    /// Logical block size in bytes, fixed at construction; 0 until then.
+    pub block: u32,
+    /// The generation of the data here; `None` = no history (never mirrored).
+    pub generation: Option<Generation>,
+    /// The peer's generations that the marks are complete against: what a peer of such a
+    /// generation lacks is marked here. Equal to `generation` while both are in sync.
+    pub bases: [Option<Generation>; 2],
+    /// Generations that this one descends from.
+    pub ancestors: Lineage,
+    /// Generations that `--force` declared void in favour of this one.
+    pub overruled: Lineage,
+    /// Set by a force without contact: an inactive peer whose last activation has a lower number
+    /// is overruled, too.
+    pub forced_at: Option<ActivationNo>,
+    /// The session number at which `generation` was born. A later session may have told the peer
+    /// of it (rule 3, "may hold").
+    pub born_session: SessionNo,
+    /// The last session.
+    pub session: SessionNo,
+    /// False: the last session was only offered by this side (as acceptor), not known to be open.
+    pub session_open: bool,
+    /// The number of this side's own last activation.
+    pub activation: ActivationNo,
+    /// The highest activation number known of either side.
+    pub known_activation: ActivationNo,
+    /// This side is (or was, when it went down) active.
+    pub active: bool,
+    /// The boot under which `active` was set.
+    pub boot: Id16,
+    /// The peer was active when last heard of.
+    pub peer_active: bool,
+    /// Rule 6: a copy to this side has begun and has not ended.
+    pub inconsistent: Option<Inconsistent>,
+    /// This side knows that the peer may have gone on without it.
+    pub behind: bool,
+    /// The peer confirmed durably that it knows itself behind.
+    pub peer_behind: bool,
+    /// Everything must be copied to the peer: the marks do not say it (yet).
+    pub owes_all: bool,
+    /// The agent stopped after a good flush and nothing was written since.
+    pub clean_stop: bool,
+    /// A disk of this side failed; cleared by `clpmdinit` and `clpmdchng` only.
+    pub disk_error: bool,
+    /// When the mirror broke, seconds since 1970 UTC; 0 = it is whole.
+    pub break_time: i64,
+    /// When the data was last written, seconds since 1970 UTC; 0 = not known.
+    pub update_time: i64,
+}
+
+impl Record {
+    /// The record of a side that was never mirrored.
+    #[must_use]
+    pub fn blank(device: Id16, side: Side) -> Self {
+        Self {
+            seq: 0,
+            mirror: Id16::NONE,
+            device,
+            side,
+            size: 0,
+            block: 0,
+            generation: None,
+            bases: [None; 2],
+            ancestors: Lineage::default(),
+            overruled: Lineage::default(),
+            forced_at: None,
+            born_session: SessionNo(0),
+            session: SessionNo(0),
+            session_open: true,
+            activation: ActivationNo(0),
+            known_activation: ActivationNo(0),
+            active: false,
+            boot: Id16::NONE,
+            peer_active: false,
+            inconsistent: None,
+            behind: false,
+            peer_behind: false,
+            owes_all: false,
+            clean_stop: false,
+            disk_error: false,
+            break_time: 0,
+            update_time: 0,
+        }
+    }
+}
+
+/// What a side shows its peer before a session (rule 8): the durable record and what only the
+/// running agent knows. From the moment it is sent until the session opens or fails, nothing on
+/// it changes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Card {
+    /// The durable record.
+    pub record: Record,
+    /// Serving the device right now.
+    pub active: bool,
+    /// The agent has run since the last session ended, or durably stopped after a flush, and no
+    /// disk error is known.
+    pub uninterrupted: bool,
+    /// An operator or the configuration wants a recovery to run, if one is needed.
+    pub wants_recovery: bool,
+    /// Usable bytes of the data partition.
+    pub capacity: u64,
+    /// Logical block size of the data partition in bytes.
+    pub device_block: u32,
+    /// Marked regions.
+    pub marked: u32,
+}
