@@ -6,6 +6,7 @@
 
 pub mod buf;
 pub mod command;
+pub mod direction;
 pub mod io;
 pub mod record;
 pub mod status;

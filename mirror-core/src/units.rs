@@ -151,6 +151,12 @@ pub struct Id16(pub [u8; 16]);
 impl Id16 {
     /// Not set.
     pub const NONE: Self = Self([0; 16]);
+
+    /// Whether it is not set.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
 }
 
 impl fmt::Debug for Id16 {
