@@ -244,7 +244,9 @@ impl Link {
     /// As for [`feed`](Self::feed).
     pub fn give_back(&mut self, loan: Loan, n: usize) -> Result<(), LinkError> {
         if let State::Open(open) = &mut self.state {
-            open.body = Incoming::Payload(loan.0);
+            if matches!(open.body, Incoming::Lent) {
+                open.body = Incoming::Payload(loan.0);
+            }
         }
         self.filled(n)
     }
