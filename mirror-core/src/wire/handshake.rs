@@ -311,12 +311,19 @@ impl Handshake {
         if !good_name(mirror.as_bytes()) {
             return Err(HandshakeError::BadName(mirror));
         }
-        let (hello, reply) = ([0; HELLO_BYTES], [0; REPLY_BYTES]);
-        let (inbox, outbox) = ([0; HELLO_BYTES], Vec::new());
-        #[rustfmt::skip]
-        return Ok(Self {
-            secret, mirror, side, nonce, versions, due, inbox, have: 0, hello, reply, outbox,
-        });
+        Ok(Self {
+            secret,
+            mirror,
+            side,
+            nonce,
+            versions,
+            due,
+            inbox: [0; HELLO_BYTES],
+            have: 0,
+            hello: [0; HELLO_BYTES],
+            reply: [0; REPLY_BYTES],
+            outbox: Vec::new(),
+        })
     }
 
     /// Bytes for the peer, also after an error: a refusal tells it why.
@@ -583,7 +590,7 @@ impl Handshake {
             let parts = [&self.hello[..], &self.reply, proof];
             Key(*keyed(&self.secret.session, label, &parts).as_bytes())
         };
-        let (from_dialler, from_acceptor) = (key(b"from the dialler"), key(b"from the accept."));
+        let (from_dialler, from_acceptor) = (key(b"frames, dialler "), key(b"frames, acceptor"));
         match dialled {
             true => Agreed { peer, send: from_dialler, receive: from_acceptor },
             false => Agreed { peer, send: from_acceptor, receive: from_dialler },

@@ -4,6 +4,7 @@
 use super::{acceptor, bytes_of, dialler, frame, full_card, pair, write_frame};
 use crate::wire::Message;
 use crate::wire::codec::encode;
+use crate::wire::header::Kind;
 
 fn hex(bytes: &[u8]) -> Vec<String> {
     let line = |chunk: &[u8]| chunk.iter().map(|b| format!("{b:02x}")).collect();
@@ -40,6 +41,16 @@ fn card() {
     same(&bytes_of(&encode(&frame(card)).unwrap()), CARD);
 }
 
+/// The numbers in the document are the numbers in the program.
+#[test]
+fn document_lists_every_message() {
+    let document = include_str!("../../../../docs/protocol.md");
+    for kind in Kind::ALL {
+        let row = format!("| {} | `{kind:?}` |", kind.number());
+        assert!(document.contains(&row), "{row}");
+    }
+}
+
 const HELLO: &[&str] = &[
     "6d646d6972726f720100010001000000",
     "00010300000000000000000000000000",
@@ -66,7 +77,7 @@ const WRITE: &[&str] = &[
     "b5011081100000000900000000000000",
     "04000000000000000201000000000000",
     "001000000000000054e6bd68ae3ccd1c",
-    "e062a4e86c211edc42cf5959724c4985",
+    "504558c4924fec77bfaded1452bbce8e",
     "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
 ];
 const CARD: &[&str] = &[
