@@ -8,8 +8,8 @@
 //! not taken with [`Link::next`] yet.
 
 use super::codec::{self, Encoded};
-use super::error::FrameError;
-use super::handshake::{Agreed, Handshake, HandshakeError, SUPPORTED, Secret, VersionRange};
+use super::error::{FrameError, HandshakeError};
+use super::handshake::{Agreed, Handshake, SUPPORTED, Secret, VersionRange};
 use super::header::{HEADER_BYTES, Header};
 use super::message::{Frame, PeerHello};
 use super::seal::Sealer;

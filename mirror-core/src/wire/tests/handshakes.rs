@@ -2,7 +2,8 @@
 
 use super::{ACCEPTOR_NONCE, DIALLER_NONCE, acceptor, config, dialler, pair, write_frame};
 use crate::units::Side;
-use crate::wire::handshake::{HandshakeError as E, Refusal, Secret, VersionRange};
+use crate::wire::error::{HandshakeError as E, Refusal};
+use crate::wire::handshake::{Secret, VersionRange};
 use crate::wire::link::{Link, LinkConfig, LinkError, LinkEvent};
 use crate::wire::{EncodeError, PeerHello};
 
