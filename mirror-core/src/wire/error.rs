@@ -1,6 +1,9 @@
-//! Why a frame cannot be sent or is refused.
+//! Why a frame cannot be sent, and why a frame or a handshake is refused.
 
+use super::handshake::{MAX_NAME_BYTES, VersionRange};
 use super::header::Kind;
+use crate::units::Side;
+use std::fmt;
 use thiserror::Error;
 
 /// A frame breaks a rule of the wire. The same rules hold on the way out and on the way in.
@@ -174,4 +177,116 @@ pub enum FrameError {
         /// As read.
         side: u8,
     },
+}
+
+/// What the peer did not like. Not authenticated, so it is good for the log only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// No common version.
+    Version,
+    /// The name belongs to another mirror there.
+    Mirror,
+    /// It has the same place in the configuration.
+    Side,
+    /// No common mode.
+    Mode,
+    /// The proof was wrong there.
+    Proof,
+    /// A reason that this version does not know.
+    Other(u8),
+}
+
+impl Refusal {
+    pub(super) const fn number(self) -> u8 {
+        match self {
+            Self::Version => 1,
+            Self::Mirror => 2,
+            Self::Side => 3,
+            Self::Mode => 4,
+            Self::Proof => 5,
+            Self::Other(number) => number,
+        }
+    }
+
+    pub(super) const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Version,
+            2 => Self::Mirror,
+            3 => Self::Side,
+            4 => Self::Mode,
+            5 => Self::Proof,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version => f.write_str("no common wire version"),
+            Self::Mirror => f.write_str("it expects another mirror here"),
+            Self::Side => f.write_str("it has the same place in the configuration"),
+            Self::Mode => f.write_str("no common protection mode"),
+            Self::Proof => f.write_str("the shared secrets differ"),
+            Self::Other(number) => write!(f, "reason {number}"),
+        }
+    }
+}
+
+/// Why the handshake failed.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum HandshakeError {
+    /// The configured name does not fit.
+    #[error("mirror name {0:?} must have 1 to {MAX_NAME_BYTES} printable ASCII characters")]
+    BadName(String),
+    /// The peer is something else.
+    #[error("the peer does not speak the mirror protocol")]
+    NotMirror,
+    /// The peer and this side have no version in common.
+    #[error("no common wire version: this side speaks {ours}, the peer {theirs}")]
+    Version {
+        /// This side's.
+        ours: VersionRange,
+        /// The peer's.
+        theirs: VersionRange,
+    },
+    /// A handshake message out of turn.
+    #[error("handshake message {found} came where {expected} was due")]
+    OutOfTurn {
+        /// Due (1 Hello, 2 Reply, 3 Proof).
+        expected: u8,
+        /// Came.
+        found: u8,
+    },
+    /// A field of a handshake message makes no sense.
+    #[error("handshake message {kind} has a wrong {field}")]
+    Malformed {
+        /// 1 Hello, 2 Reply, 3 Proof.
+        kind: u8,
+        /// Field.
+        field: &'static str,
+    },
+    /// The peer's mirror has another name.
+    #[error("the peer's mirror is {theirs:?}, this one is {ours:?}")]
+    WrongMirror {
+        /// This side's name.
+        ours: String,
+        /// The peer's name.
+        theirs: String,
+    },
+    /// Both ends have the same place in the configuration.
+    #[error("the peer says that it is server {}, too", .0.index())]
+    SameSide(Side),
+    /// No common mode.
+    #[error("no common protection mode: the peer offers {0:#04x}")]
+    Mode(u8),
+    /// This side's own nonce came back: a loop or an attempt to reflect.
+    #[error("the peer sends this side's own words back")]
+    Reflected,
+    /// The peer does not know the secret, or the exchange was changed or replayed.
+    #[error("the peer did not prove the shared secret")]
+    WrongProof,
+    /// The peer ended the handshake.
+    #[error("the peer refused: {0}")]
+    Refused(Refusal),
 }

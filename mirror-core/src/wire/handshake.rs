@@ -11,6 +11,7 @@
 //! [`HELLO_BYTES`] + [`REPLY_BYTES`] bytes each way. The first 16 bytes are the same in all
 //! versions, so that two sides without a common version can tell each other so.
 
+use super::error::{HandshakeError, Refusal};
 use super::header::array;
 use super::link::LinkConfig;
 use super::message::PeerHello;
@@ -137,118 +138,6 @@ impl fmt::Display for VersionRange {
     }
 }
 
-/// What the peer did not like. Not authenticated, so it is good for the log only.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal {
-    /// No common version.
-    Version,
-    /// The name belongs to another mirror there.
-    Mirror,
-    /// It has the same place in the configuration.
-    Side,
-    /// No common mode.
-    Mode,
-    /// The proof was wrong there.
-    Proof,
-    /// A reason that this version does not know.
-    Other(u8),
-}
-
-impl Refusal {
-    const fn number(self) -> u8 {
-        match self {
-            Self::Version => 1,
-            Self::Mirror => 2,
-            Self::Side => 3,
-            Self::Mode => 4,
-            Self::Proof => 5,
-            Self::Other(number) => number,
-        }
-    }
-
-    const fn from_number(number: u8) -> Self {
-        match number {
-            1 => Self::Version,
-            2 => Self::Mirror,
-            3 => Self::Side,
-            4 => Self::Mode,
-            5 => Self::Proof,
-            other => Self::Other(other),
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Version => f.write_str("no common wire version"),
-            Self::Mirror => f.write_str("it expects another mirror here"),
-            Self::Side => f.write_str("it has the same place in the configuration"),
-            Self::Mode => f.write_str("no common protection mode"),
-            Self::Proof => f.write_str("the shared secrets differ"),
-            Self::Other(number) => write!(f, "reason {number}"),
-        }
-    }
-}
-
-/// Why the handshake failed.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum HandshakeError {
-    /// The configured name does not fit.
-    #[error("mirror name {0:?} must have 1 to {MAX_NAME_BYTES} printable ASCII characters")]
-    BadName(String),
-    /// The peer is something else.
-    #[error("the peer does not speak the mirror protocol")]
-    NotMirror,
-    /// The peer and this side have no version in common.
-    #[error("no common wire version: this side speaks {ours}, the peer {theirs}")]
-    Version {
-        /// This side's.
-        ours: VersionRange,
-        /// The peer's.
-        theirs: VersionRange,
-    },
-    /// A handshake message out of turn.
-    #[error("handshake message {found} came where {expected} was due")]
-    OutOfTurn {
-        /// Due (1 Hello, 2 Reply, 3 Proof).
-        expected: u8,
-        /// Came.
-        found: u8,
-    },
-    /// A field of a handshake message makes no sense.
-    #[error("handshake message {kind} has a wrong {field}")]
-    Malformed {
-        /// 1 Hello, 2 Reply, 3 Proof.
-        kind: u8,
-        /// Field.
-        field: &'static str,
-    },
-    /// The peer's mirror has another name.
-    #[error("the peer's mirror is {theirs:?}, this one is {ours:?}")]
-    WrongMirror {
-        /// This side's name.
-        ours: String,
-        /// The peer's name.
-        theirs: String,
-    },
-    /// Both ends have the same place in the configuration.
-    #[error("the peer says that it is server {}, too", .0.index())]
-    SameSide(Side),
-    /// No common mode.
-    #[error("no common protection mode: the peer offers {0:#04x}")]
-    Mode(u8),
-    /// This side's own nonce came back: a loop or an attempt to reflect.
-    #[error("the peer sends this side's own words back")]
-    Reflected,
-    /// The peer does not know the secret, or the exchange was changed or replayed.
-    #[error("the peer did not prove the shared secret")]
-    WrongProof,
-    /// The peer ended the handshake.
-    #[error("the peer refused: {0}")]
-    Refused(Refusal),
-}
-
 /// The end of a successful handshake.
 #[derive(Debug)]
 pub(super) struct Agreed {
@@ -311,12 +200,19 @@ impl Handshake {
         if !good_name(mirror.as_bytes()) {
             return Err(HandshakeError::BadName(mirror));
         }
-        let (hello, reply) = ([0; HELLO_BYTES], [0; REPLY_BYTES]);
-        let (inbox, outbox) = ([0; HELLO_BYTES], Vec::new());
-        #[rustfmt::skip]
-        return Ok(Self {
-            secret, mirror, side, nonce, versions, due, inbox, have: 0, hello, reply, outbox,
-        });
+        Ok(Self {
+            secret,
+            mirror,
+            side,
+            nonce,
+            versions,
+            due,
+            inbox: [0; HELLO_BYTES],
+            have: 0,
+            hello: [0; HELLO_BYTES],
+            reply: [0; REPLY_BYTES],
+            outbox: Vec::new(),
+        })
     }
 
     /// Bytes for the peer, also after an error: a refusal tells it why.
@@ -583,7 +479,7 @@ impl Handshake {
             let parts = [&self.hello[..], &self.reply, proof];
             Key(*keyed(&self.secret.session, label, &parts).as_bytes())
         };
-        let (from_dialler, from_acceptor) = (key(b"from the dialler"), key(b"from the accept."));
+        let (from_dialler, from_acceptor) = (key(b"frames, dialler "), key(b"frames, acceptor"));
         match dialled {
             true => Agreed { peer, send: from_dialler, receive: from_acceptor },
             false => Agreed { peer, send: from_acceptor, receive: from_dialler },

@@ -8,8 +8,8 @@
 //! not taken with [`Link::next`] yet.
 
 use super::codec::{self, Encoded};
-use super::error::FrameError;
-use super::handshake::{Agreed, Handshake, HandshakeError, SUPPORTED, Secret, VersionRange};
+use super::error::{FrameError, HandshakeError};
+use super::handshake::{Agreed, Handshake, SUPPORTED, Secret, VersionRange};
 use super::header::{HEADER_BYTES, Header};
 use super::message::{Frame, PeerHello};
 use super::seal::Sealer;
@@ -244,7 +244,9 @@ impl Link {
     /// As for [`feed`](Self::feed).
     pub fn give_back(&mut self, loan: Loan, n: usize) -> Result<(), LinkError> {
         if let State::Open(open) = &mut self.state {
-            open.body = Incoming::Payload(loan.0);
+            if matches!(open.body, Incoming::Lent) {
+                open.body = Incoming::Payload(loan.0);
+            }
         }
         self.filled(n)
     }

@@ -16,7 +16,7 @@ mod seal;
 mod tests;
 
 pub use codec::Encoded;
-pub use error::FrameError;
-pub use handshake::{HandshakeError, Secret, SecretError, VersionRange};
+pub use error::{FrameError, HandshakeError, Refusal};
+pub use handshake::{Secret, SecretError, VersionRange};
 pub use link::{EncodeError, Link, LinkConfig, LinkError, LinkEvent, Loan, Want};
 pub use message::{Beat, Frame, Message, PeerHello};
