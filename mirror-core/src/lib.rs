@@ -11,6 +11,7 @@ pub mod direction;
 pub mod disk;
 pub mod io;
 pub mod marks;
+pub mod mirror;
 pub mod ranges;
 pub mod record;
 pub mod status;

@@ -193,3 +193,39 @@ pub enum Message {
         clean: bool,
     },
 }
+
+impl Message {
+    /// The message's name, for the log.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Card(_) => "Card",
+            Self::Verdict { .. } => "Verdict",
+            Self::Offer { .. } => "Offer",
+            Self::Accept { .. } => "Accept",
+            Self::Opened { .. } => "Opened",
+            Self::Marks { .. } => "Marks",
+            Self::MarksEnd => "MarksEnd",
+            Self::CopyStart { .. } => "CopyStart",
+            Self::CopyReady => "CopyReady",
+            Self::Write { .. } => "Write",
+            Self::Zero { .. } => "Zero",
+            Self::Ack { .. } => "Ack",
+            Self::Settled => "Settled",
+            Self::Flush { .. } => "Flush",
+            Self::Copy { .. } => "Copy",
+            Self::Adopt { .. } => "Adopt",
+            Self::Adopted => "Adopted",
+            Self::CopyStop => "CopyStop",
+            Self::Read { .. } => "Read",
+            Self::ReadReply { .. } => "ReadReply",
+            Self::Beat(_) => "Beat",
+            Self::ActivateAsk { .. } => "ActivateAsk",
+            Self::ActivateGrant { .. } => "ActivateGrant",
+            Self::ActivateRefuse { .. } => "ActivateRefuse",
+            Self::Deactivated => "Deactivated",
+            Self::Again => "Again",
+            Self::Bye { .. } => "Bye",
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! From an authenticated connection to a session (rules 4 and 8, architecture §4 *Sessions*).
+//!
+//! ```text
+//! dialler (first server)                      acceptor (second server)
+//!   drain, freeze, Card  ───────────────────▶
+//!                        ◀───────────────────  drain, freeze, Card
+//!   judge, Verdict       ◀──────────────────▶  judge, Verdict     (same row, or the end)
+//!                        ◀───────────────────  durable *offered n*, Offer
+//!   durable *open n*, Accept ───────────────▶
+//!                        ◀───────────────────  durable *open n*, Opened
+//! ```
+//! From the moment a side may have shown its card until the session opens or the connection
+//! ends, it completes nothing alone and changes nothing on the card.
+
+use super::Mirror;
+use super::link::{Link, Parked};
+use super::meta::Then;
+use super::session::{Role, Session};
+use super::setup::AutoRecovery;
+use crate::direction::{Mode, Outcome, Verdict, judge};
+use crate::io::Notice;
+use crate::marks::Marks;
+use crate::record::{Card, Record};
+use crate::units::{Generation, Millis, SessionNo, regions_in};
+use crate::wire::{Beat, Message};
+
+/// What is awaited next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// Cards and verdicts of both sides.
+    Cards,
+    /// Acceptor: *offered* becomes durable here.
+    Offering,
+    /// Acceptor: the dialler's `Accept`.
+    Offered,
+    /// Dialler: the acceptor's `Offer`.
+    AwaitOffer,
+    /// *open* becomes durable here.
+    Opening,
+    /// Dialler: the acceptor's `Opened`.
+    AwaitOpened,
+}
+
+#[derive(Debug)]
+pub(super) struct Agree {
+    pub(super) since: Millis,
+    mine: Option<Card>,
+    theirs: Option<Card>,
+    verdict: Option<Verdict>,
+    their_row: Option<u8>,
+    step: Step,
+}
+
+impl Agree {
+    pub(super) fn begin(since: Millis) -> Self {
+        Self { since, mine: None, theirs: None, verdict: None, their_row: None, step: Step::Cards }
+    }
+
+    fn cards(&self) -> Option<(&Card, &Card)> {
+        self.mine.as_ref().zip(self.theirs.as_ref())
+    }
+
+    fn next_session(&self) -> Option<SessionNo> {
+        self.cards().map(|(a, b)| a.record.session.max(b.record.session).next())
+    }
+}
+
+/// What the peer holds: a half-copied side holds what is being copied to it.
+fn held_generation(record: &Record) -> Option<Generation> {
+    match record.inconsistent {
+        Some(inconsistent) => Some(inconsistent.toward),
+        None => record.generation,
+    }
+}
+
+impl Mirror {
+    pub(super) fn card(&self) -> Card {
+        Card {
+            record: self.meta.record.clone(),
+            active: self.active,
+            uninterrupted: self.uninterrupted && !self.device_failed,
+            wants_recovery: self.wants_recovery_now(),
+            capacity: self.capacity,
+            device_block: self.device_block,
+            marked: self.meta.marks.as_ref().map_or(0, Marks::count),
+        }
+    }
+
+    fn wants_recovery_now(&self) -> bool {
+        match self.tuning.auto_recovery {
+            _ if self.cancelled => false,
+            _ if self.wants_recovery => true,
+            AutoRecovery::Always => true,
+            AutoRecovery::Active => self.active,
+            AutoRecovery::Off => false,
+        }
+    }
+
+    /// Takes the agreement as far as it can go now.
+    pub(super) fn agree_on(&mut self) {
+        let Link::Agree(agree) = &self.link else { return };
+        if agree.mine.is_none() {
+            if !self.is_drained() {
+                return;
+            }
+            self.show_card();
+        }
+        self.judge_cards();
+        self.act_on_verdicts();
+    }
+
+    fn show_card(&mut self) {
+        let card = self.card();
+        if let Link::Agree(agree) = &mut self.link {
+            agree.mine = Some(card.clone());
+        }
+        self.send(Message::Card(Box::new(card)));
+    }
+
+    fn judge_cards(&mut self) {
+        let Link::Agree(agree) = &mut self.link else { return };
+        if agree.verdict.is_some() {
+            return;
+        }
+        let Some((mine, theirs)) = agree.cards() else { return };
+        let verdict = judge(mine, theirs);
+        self.last_peer = Some(theirs.clone());
+        agree.verdict = Some(verdict);
+        self.last_verdict = Some(verdict);
+        self.send(Message::Verdict { row: verdict.row as u8 });
+    }
+
+    fn act_on_verdicts(&mut self) {
+        let Link::Agree(agree) = &self.link else { return };
+        if agree.step != Step::Cards {
+            return;
+        }
+        let (Some(verdict), Some(their_row)) = (agree.verdict, agree.their_row) else { return };
+        if their_row != verdict.row as u8 {
+            self.protocol_error("the two sides judge the same cards differently");
+            return;
+        }
+        let Some((mine, theirs)) = agree.cards() else { return };
+        let wanted = mine.wants_recovery || theirs.wants_recovery;
+        let opens = match verdict.outcome {
+            Outcome::Refuse => false,
+            Outcome::InSync => true,
+            Outcome::Copy { mode: Mode::Initial | Mode::Settle { .. }, .. } => true,
+            Outcome::Copy { mode: Mode::Full | Mode::Difference, .. } => wanted,
+        };
+        self.forget_back_off();
+        if opens {
+            self.begin_numbering();
+        } else {
+            self.park();
+        }
+    }
+
+    fn park(&mut self) {
+        let now = self.now.mono;
+        let link = std::mem::replace(&mut self.link, Link::fresh(now));
+        let Link::Agree(agree) = link else { return };
+        let (Some(mine), Some(theirs), Some(verdict)) = (agree.mine, agree.theirs, agree.verdict)
+        else {
+            return;
+        };
+        let beat = Beat { active: theirs.active, ..Beat::default() };
+        self.notice(Notice::Parked { verdict: verdict.row.name() });
+        self.link = Link::Parked(Box::new(Parked { mine, theirs, verdict, beat }));
+    }
+
+    fn begin_numbering(&mut self) {
+        let accepts = self.wire.as_ref().is_some_and(|w| !w.dialled);
+        let conn = self.current();
+        let Link::Agree(agree) = &mut self.link else { return };
+        let (Some(number), Some(conn)) = (agree.next_session(), conn) else { return };
+        if accepts {
+            agree.step = Step::Offering;
+            self.meta.record.session = number;
+            self.meta.record.session_open = false;
+            self.meta.persist_then(Then::Offer(conn));
+        } else {
+            agree.step = Step::AwaitOffer;
+        }
+    }
+
+    pub(super) fn send_offer(&mut self) {
+        let Link::Agree(agree) = &mut self.link else { return };
+        agree.step = Step::Offered;
+        let session = self.meta.record.session;
+        self.send(Message::Offer { session });
+    }
+
+    pub(super) fn send_accept(&mut self) {
+        let Link::Agree(agree) = &mut self.link else { return };
+        agree.step = Step::AwaitOpened;
+        let session = self.meta.record.session;
+        self.send(Message::Accept { session });
+    }
+
+    pub(super) fn send_opened(&mut self) {
+        let session = self.meta.record.session;
+        self.send(Message::Opened { session });
+        self.enter_session();
+    }
+
+    pub(super) fn on_agree_frame(&mut self, message: Message) {
+        let Link::Agree(agree) = &mut self.link else { return };
+        let number = agree.next_session();
+        match (agree.step, message) {
+            (Step::Cards, Message::Card(card)) if agree.theirs.is_none() => {
+                if card.record.side != self.side.other() {
+                    self.protocol_error("a card of the wrong side");
+                    return;
+                }
+                agree.theirs = Some(*card);
+            }
+            (Step::Cards, Message::Verdict { row })
+                if agree.theirs.is_some() && agree.their_row.is_none() =>
+            {
+                agree.their_row = Some(row);
+            }
+            // The acceptor may be ahead of the dialler, but only as far as our verdict.
+            (Step::AwaitOffer, Message::Offer { session }) if Some(session) == number => {
+                agree.step = Step::Opening;
+                self.record_open(session, Then::Accept);
+            }
+            (Step::Offered, Message::Accept { session }) if Some(session) == number => {
+                agree.step = Step::Opening;
+                self.record_open(session, Then::Open);
+            }
+            (Step::AwaitOpened, Message::Opened { session }) if Some(session) == number => {
+                self.enter_session();
+            }
+            (_, message) => {
+                let name = message.name();
+                self.protocol_error(&format!("{name} at the wrong time of an agreement"));
+            }
+        }
+    }
+
+    /// Makes the session, and what it means for this side, durable before the first write.
+    fn record_open(&mut self, session: SessionNo, then: fn(crate::io::ConnId) -> Then) {
+        let Link::Agree(agree) = &self.link else { return };
+        let (Some(verdict), Some(theirs)) = (agree.verdict, agree.theirs.clone()) else { return };
+        let Some(conn) = self.current() else { return };
+        let record = &mut self.meta.record;
+        record.session = session;
+        record.session_open = true;
+        record.clean_stop = false;
+        record.active = self.active;
+        record.peer_active = theirs.active;
+        record.known_activation = record.known_activation.max(theirs.record.known_activation);
+        match verdict.outcome {
+            Outcome::InSync => self.record_in_sync(),
+            Outcome::Copy { source, mode } if source == self.side => {
+                self.record_source(mode, &theirs);
+            }
+            Outcome::Copy { .. } | Outcome::Refuse => {}
+        }
+        self.meta.persist_then(then(conn));
+    }
+
+    pub(super) fn record_in_sync(&mut self) {
+        let record = &mut self.meta.record;
+        record.bases = [record.generation, None];
+        record.break_time = 0;
+        record.behind = false;
+        record.peer_behind = false;
+        record.forced_at = None;
+        record.owes_all = false;
+    }
+
+    fn record_source(&mut self, mode: Mode, theirs: &Card) {
+        match mode {
+            Mode::Initial => self.construct(theirs),
+            Mode::Full => {
+                self.meta.record.owes_all = true;
+                self.meta.record.bases = [None; 2];
+            }
+            Mode::Difference | Mode::Settle { .. } => {
+                self.meta.record.bases = [held_generation(&theirs.record), None];
+            }
+        }
+    }
+
+    /// Makes the mirror out of two blank sides: its identity, size and first generation.
+    fn construct(&mut self, theirs: &Card) {
+        let block = self.device_block.max(theirs.device_block).max(512);
+        let size = self.capacity.min(theirs.capacity);
+        let record = &mut self.meta.record;
+        record.mirror = self.entropy.id();
+        record.generation = Some(self.entropy.generation());
+        record.size = size - size % u64::from(block);
+        record.block = block;
+        record.born_session = record.session;
+        record.owes_all = true;
+        record.bases = [None; 2];
+        record.inconsistent = None;
+        self.meta.marks = Some(Marks::blank(regions_in(record.size), record.device));
+    }
+
+    fn enter_session(&mut self) {
+        let now = self.now.mono;
+        let link = std::mem::replace(&mut self.link, Link::fresh(now));
+        let Link::Agree(agree) = link else { return };
+        let (Some(mine), Some(theirs), Some(verdict)) = (agree.mine, agree.theirs, agree.verdict)
+        else {
+            return;
+        };
+        let role = match verdict.outcome {
+            Outcome::Copy { source, .. } if source == self.side => Role::Source,
+            Outcome::Copy { .. } => Role::Target,
+            Outcome::InSync | Outcome::Refuse => Role::Equal,
+        };
+        let number = self.meta.record.session;
+        self.notice(Notice::SessionOpened { verdict: verdict.row.name() });
+        self.link = Link::Session(Box::new(Session::open(number, role, verdict, &mine, theirs)));
+        self.session_opened();
+    }
+}

@@ -1,0 +1,95 @@
+//! Going alone (rule 3): the record that the peer is out of date is durable before the first
+//! thing completes that the peer lacks.
+
+use super::link::Link;
+use super::meta::Then;
+use super::{Alone, Mirror};
+use crate::io::{Action, Notice};
+use crate::record::Record;
+use crate::units::Millis;
+
+/// Whether the peer may hold the current generation: it was born in sync with the peer, or a
+/// session has been open since in which the peer may have adopted it. An offer of this side that
+/// nobody is known to have accepted opened nothing here.
+fn peer_may_hold(record: &Record) -> bool {
+    if record.bases.contains(&record.generation) {
+        return true;
+    }
+    let only_offered = record.session == record.born_session.next() && !record.session_open;
+    record.session != record.born_session && !only_offered
+}
+
+impl Mirror {
+    /// The active side has waited long enough for its peer, or there is nothing to wait for.
+    fn is_decided_alone(&self) -> bool {
+        match &self.link {
+            Link::Parked(_) => true,
+            Link::Down { .. } => self.now.mono >= self.alone_due,
+            Link::Agree(_) | Link::Session(_) => false,
+        }
+    }
+
+    /// Whether something may complete here that the peer lacks. Starts the record when it is
+    /// missing.
+    pub(super) fn may_go_alone(&mut self) -> bool {
+        if !self.is_decided_alone() {
+            return false;
+        }
+        match self.alone {
+            Alone::Ready => self.alone_is_permitted(),
+            Alone::Recording => false,
+            Alone::No => {
+                self.record_alone();
+                false
+            }
+        }
+    }
+
+    /// `alone = "fenced"`: only once the peer is known to be behind or off.
+    fn alone_is_permitted(&self) -> bool {
+        !self.tuning.fenced || self.meta.record.peer_behind || self.vouched_peer_down
+    }
+
+    fn record_alone(&mut self) {
+        self.alone = Alone::Recording;
+        if peer_may_hold(&self.meta.record) {
+            self.begin_generation();
+        }
+        let record = &mut self.meta.record;
+        if record.break_time == 0 {
+            record.break_time = self.now.wall;
+        }
+        self.meta.persist_then(Then::Alone);
+        self.notice(Notice::Broke);
+    }
+
+    /// A new generation on top of the current one. The marks reach back to what the peer held
+    /// when the last session opened, and to the current generation, which it may have adopted.
+    fn begin_generation(&mut self) {
+        let generation = self.entropy.generation();
+        let record = &mut self.meta.record;
+        let former = record.generation.replace(generation);
+        if let Some(former) = former {
+            record.ancestors.push(former);
+        }
+        let held = record.bases[0].filter(|g| Some(*g) != former);
+        record.bases = if held.is_some() { [held, former] } else { [former, None] };
+        record.born_session = record.session;
+    }
+
+    pub(super) fn alone_recorded(&mut self) {
+        if self.alone != Alone::Recording {
+            return;
+        }
+        self.alone = Alone::Ready;
+        let session = self.meta.record.session;
+        self.out.push(Action::TellPeerBehind { session });
+    }
+
+    pub(super) fn alone_deadline(&self) -> Option<Millis> {
+        let waits = matches!(self.link, Link::Down { .. })
+            && self.now.mono < self.alone_due
+            && self.app.has_waiting();
+        waits.then_some(self.alone_due)
+    }
+}

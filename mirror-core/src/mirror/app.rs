@@ -1,0 +1,537 @@
+//! The application's requests on the active side, and the core's own flushes, which take the same
+//! path.
+//!
+//! A write waits for its range (rule 5), then for the durable marks of its regions (rule 1), then
+//! at the gate until it is clear whether it goes to both disks or completes alone (rule 3). A
+//! write whose session ends before the peer's ack goes back to the gate, still holding its range.
+
+use super::copying::AfterFlush;
+use super::hot::EndCount;
+use super::link::Link;
+use super::{Mirror, Owner};
+use crate::buf::Buf;
+use crate::io::{Action, DataOp, IoFailure, Request, RequestError, RequestId, RequestOp};
+use crate::ranges;
+use crate::units::{Extent, Millis};
+use crate::wire::Message;
+use std::collections::BTreeMap;
+
+/// Whom an operation serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    Request(RequestId),
+    /// A flush so that hot marks may go.
+    Cool,
+    /// A flush for the recovery.
+    Copy(AfterFlush),
+    /// The flush before a deactivation.
+    Deactivate,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Read,
+    Write(Buf),
+    Zero { unmap: bool },
+    Flush,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Range,
+    Marks,
+    Gate,
+    Flying,
+    /// A read that the local disk could not answer.
+    PeerRead,
+}
+
+/// One disk's part of an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leg {
+    Idle,
+    Pending,
+    Done,
+    Failed,
+}
+
+#[derive(Clone, Debug)]
+struct Op {
+    origin: Origin,
+    what: What,
+    extent: Extent,
+    durable: bool,
+    stage: Stage,
+    local: Leg,
+    remote: Leg,
+    data: Option<Buf>,
+    /// For a flush: the writes it covers; `joint` if the peer was asked, too.
+    began: EndCount,
+    joint: bool,
+    /// Its regions are counted as being written.
+    hot: bool,
+}
+
+impl Op {
+    fn is_write(&self) -> bool {
+        matches!(self.what, What::Write(_) | What::Zero { .. })
+    }
+
+    fn is_flush(&self) -> bool {
+        matches!(self.what, What::Flush)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct App {
+    ops: BTreeMap<u64, Op>,
+    /// Operations at the stages `Marks` and `Gate`, in order of arrival.
+    waiting: Vec<u64>,
+    /// Highest id below which every write is settled on both sides (ack2).
+    settled: u64,
+}
+
+impl App {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(super) fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    fn note_settled(&mut self, newest: u64) {
+        self.settled = match self.ops.keys().next() {
+            Some(oldest) => oldest.saturating_sub(1).max(self.settled),
+            None => newest.max(self.settled),
+        };
+    }
+}
+
+/// The flushes after which hot marks may go.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cool {
+    running: bool,
+    not_before: Millis,
+}
+
+/// Pause between two rounds of making room among the hot marks, ms.
+const CROWDED_PAUSE_MS: u64 = 500;
+
+/// Where a write may go now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Gate {
+    Wait,
+    Both,
+    Alone,
+}
+
+impl Mirror {
+    pub(super) fn on_request(&mut self, request: Request) {
+        if let Some(error) = self.refuse_request(&request) {
+            self.out.push(Action::Complete { id: request.id, result: Err(error) });
+            return;
+        }
+        let what = match request.op {
+            RequestOp::Read => What::Read,
+            RequestOp::Write(data) => What::Write(data),
+            RequestOp::Zero { unmap } => What::Zero { unmap },
+            RequestOp::Flush => What::Flush,
+        };
+        self.begin_op(Origin::Request(request.id), what, request.extent, request.fua);
+    }
+
+    fn refuse_request(&self, request: &Request) -> Option<RequestError> {
+        if self.device_failed {
+            return Some(RequestError::Io);
+        }
+        if !self.active || self.operator.is_closing() {
+            return Some(RequestError::Inactive);
+        }
+        let record = &self.meta.record;
+        let valid = match &request.op {
+            RequestOp::Flush => true,
+            RequestOp::Write(data) => {
+                data.len() as u64 == request.extent.len
+                    && request.extent.is_valid_for(record.size, record.block)
+            }
+            RequestOp::Read | RequestOp::Zero { .. } => {
+                request.extent.is_valid_for(record.size, record.block)
+            }
+        };
+        (!valid).then_some(RequestError::Invalid)
+    }
+
+    /// A flush of the core's own.
+    pub(super) fn begin_flush(&mut self, origin: Origin) {
+        self.begin_op(origin, What::Flush, Extent::default(), false);
+    }
+
+    fn begin_op(&mut self, origin: Origin, what: What, extent: Extent, durable: bool) {
+        let token = self.id();
+        let mode = match what {
+            What::Read => Some(ranges::Mode::Shared),
+            What::Write(_) | What::Zero { .. } => Some(ranges::Mode::Exclusive),
+            What::Flush => None,
+        };
+        let op = Op {
+            origin,
+            what,
+            extent,
+            durable,
+            stage: Stage::Range,
+            local: Leg::Idle,
+            remote: Leg::Idle,
+            data: None,
+            began: 0,
+            joint: false,
+            hot: false,
+        };
+        self.app.ops.insert(token, op);
+        if mode.is_none_or(|mode| self.ranges.enter(token, extent, mode)) {
+            self.op_granted(token);
+        }
+    }
+
+    /// The operation has its range.
+    pub(super) fn op_granted(&mut self, token: u64) {
+        if self.device_failed {
+            self.finish(token, Err(RequestError::Io));
+            return;
+        }
+        let Some(op) = self.app.ops.get_mut(&token) else { return };
+        match op.what {
+            What::Read => {
+                op.stage = Stage::Flying;
+                op.local = Leg::Pending;
+                let extent = op.extent;
+                self.submit(Owner::Op(token), DataOp::Read, extent);
+            }
+            What::Write(_) | What::Zero { .. } => self.wait_at(token, Stage::Marks),
+            What::Flush => self.wait_at(token, Stage::Gate),
+        }
+    }
+
+    fn wait_at(&mut self, token: u64, stage: Stage) {
+        if let Some(op) = self.app.ops.get_mut(&token) {
+            op.stage = stage;
+            self.app.waiting.push(token);
+        }
+    }
+
+    /// Lets every waiting operation go as far as it can.
+    pub(super) fn advance_waiting(&mut self) {
+        let waiting = std::mem::take(&mut self.app.waiting);
+        for token in waiting {
+            if self.app.ops.contains_key(&token) && !self.advance(token) {
+                self.app.waiting.push(token);
+            }
+        }
+    }
+
+    /// Returns whether the operation left the waiting list.
+    fn advance(&mut self, token: u64) -> bool {
+        if self.app.ops.get(&token).is_some_and(|op| op.stage == Stage::Marks)
+            && !self.pass_marks(token)
+        {
+            return false;
+        }
+        let Some(op) = self.app.ops.get(&token) else { return true };
+        match self.gate(op.is_flush()) {
+            Gate::Wait => false,
+            Gate::Both => {
+                self.fly_both(token);
+                true
+            }
+            Gate::Alone => {
+                self.fly_alone(token);
+                true
+            }
+        }
+    }
+
+    /// Rule 1: no mark, no write. While the cards are on the table no new mark is asked for.
+    fn pass_marks(&mut self, token: u64) -> bool {
+        if self.link.is_agreeing() || self.meta.failed {
+            return false;
+        }
+        let Some(op) = self.app.ops.get_mut(&token) else { return false };
+        let regions = op.extent.regions();
+        if self.meta.are_marked(regions.clone()) {
+            op.stage = Stage::Gate;
+            op.hot = true;
+            self.hot.begin(regions);
+            return true;
+        }
+        if let Some(marks) = &mut self.meta.marks {
+            marks.set(regions);
+        }
+        false
+    }
+
+    fn gate(&mut self, is_flush: bool) -> Gate {
+        let connected = match &self.link {
+            Link::Session(session) if session.is_open() => return Gate::Both,
+            Link::Session(_) | Link::Agree(_) => true,
+            Link::Down { .. } | Link::Parked(_) => false,
+        };
+        // A flush over nothing that the peer could lack needs no record.
+        let lacks_nothing = is_flush && !self.hot.has_unflushed();
+        if !connected && (lacks_nothing || self.may_go_alone()) { Gate::Alone } else { Gate::Wait }
+    }
+
+    /// Local write and send start together; a repeat after a lost session does both again.
+    fn fly_both(&mut self, token: u64) {
+        let ends = self.hot.ends();
+        let Some(op) = self.app.ops.get_mut(&token) else { return };
+        op.stage = Stage::Flying;
+        op.local = Leg::Pending;
+        op.remote = Leg::Pending;
+        op.began = ends;
+        op.joint = true;
+        let (extent, durable) = (op.extent, op.durable);
+        let message = match &op.what {
+            What::Write(data) => Message::Write { id: token, extent, durable, data: data.clone() },
+            What::Zero { unmap } => Message::Zero { id: token, extent, unmap: *unmap, durable },
+            What::Flush | What::Read => Message::Flush { id: token },
+        };
+        self.submit_local(token);
+        self.send(message);
+    }
+
+    fn fly_alone(&mut self, token: u64) {
+        let ends = self.hot.ends();
+        let Some(op) = self.app.ops.get_mut(&token) else { return };
+        op.stage = Stage::Flying;
+        op.remote = Leg::Done;
+        let was_joint = std::mem::replace(&mut op.joint, false);
+        op.began = ends;
+        if op.is_write() && op.local == Leg::Done && was_joint {
+            // It is on this disk already; only the peer's ack was missing.
+            self.resolve(token);
+            return;
+        }
+        op.local = Leg::Pending;
+        self.submit_local(token);
+    }
+
+    fn submit_local(&mut self, token: u64) {
+        let Some(op) = self.app.ops.get(&token) else { return };
+        let durable = op.durable;
+        let data_op = match &op.what {
+            What::Read => DataOp::Read,
+            What::Write(data) => DataOp::Write { data: data.clone(), durable },
+            What::Zero { unmap } => DataOp::Zero { unmap: *unmap, durable },
+            What::Flush => DataOp::Flush,
+        };
+        let extent = op.extent;
+        self.submit(Owner::Op(token), data_op, extent);
+    }
+
+    pub(super) fn op_local_done(&mut self, token: u64, result: Result<Option<Buf>, IoFailure>) {
+        let Some(op) = self.app.ops.get_mut(&token) else { return };
+        match result {
+            Ok(data) => {
+                op.local = Leg::Done;
+                op.data = data;
+            }
+            Err(_) if matches!(op.what, What::Read) => {
+                self.read_failed(token);
+                return;
+            }
+            Err(_) => {
+                op.local = Leg::Failed;
+                let (what, offset) =
+                    (if op.is_flush() { "flush" } else { "write" }, op.extent.offset);
+                self.disk_failed(false, what, offset);
+            }
+        }
+        self.resolve(token);
+    }
+
+    /// The peer answered a write or a flush; false if it is none of these.
+    pub(super) fn op_remote_done(&mut self, token: u64, ok: bool) -> bool {
+        let Some(op) = self.app.ops.get_mut(&token) else { return false };
+        if op.remote != Leg::Pending {
+            return false;
+        }
+        if ok {
+            op.remote = Leg::Done;
+            self.resolve(token);
+        } else {
+            // The peer's disk failed; this side goes on alone.
+            self.drop_link("the disk of the other server failed");
+            self.alone_due = self.now.mono;
+        }
+        true
+    }
+
+    /// Completes the operation once both legs have ended.
+    fn resolve(&mut self, token: u64) {
+        let Some(op) = self.app.ops.get(&token) else { return };
+        if op.stage != Stage::Flying {
+            return;
+        }
+        match (op.local, op.remote) {
+            (Leg::Failed, _) => self.finish(token, Err(RequestError::Io)),
+            (Leg::Done, Leg::Done) => self.finish(token, Ok(())),
+            (Leg::Done, Leg::Idle) if matches!(op.what, What::Read) => self.finish(token, Ok(())),
+            // The session ended under way: back to the gate.
+            (Leg::Done, Leg::Idle) => self.wait_at(token, Stage::Gate),
+            (Leg::Pending | Leg::Idle, _) | (Leg::Done, Leg::Pending | Leg::Failed) => {}
+        }
+    }
+
+    fn finish(&mut self, token: u64, result: Result<(), RequestError>) {
+        let Some(op) = self.app.ops.remove(&token) else { return };
+        if op.hot {
+            let mirrored = self.is_mirroring();
+            self.hot.end(op.extent.regions(), mirrored);
+            self.last_write = Some(self.now.mono);
+            self.meta.record.update_time = self.now.wall;
+        }
+        if op.is_flush() && op.joint && result.is_ok() {
+            self.hot.flushed(op.began);
+        }
+        self.app.note_settled(token);
+        self.leave_range(token);
+        self.answer(op.origin, result.map(|()| op.data));
+    }
+
+    fn answer(&mut self, origin: Origin, result: Result<Option<Buf>, RequestError>) {
+        match origin {
+            Origin::Request(id) => self.out.push(Action::Complete { id, result }),
+            Origin::Cool => self.cooled(result.is_ok()),
+            Origin::Copy(after) => self.copy_flushed(after, result.is_ok()),
+            Origin::Deactivate => self.deactivate_flushed(result.is_ok()),
+        }
+    }
+
+    /// Releases the range of `token` and starts those that waited for it.
+    pub(super) fn leave_range(&mut self, token: u64) {
+        for granted in self.ranges.leave(token) {
+            self.op_granted(granted);
+            self.peer_op_granted(granted);
+            self.copy_granted(granted);
+        }
+    }
+
+    /// A bad sector is read from the peer, but only where nothing is dirty (rule 11).
+    fn read_failed(&mut self, token: u64) {
+        let Some(extent) = self.app.ops.get(&token).map(|op| op.extent) else { return };
+        let peer_has_it = match &self.link {
+            Link::Session(session) => session.is_open() && !self.is_dirty(extent),
+            _ => false,
+        };
+        self.notice(crate::io::Notice::DiskError {
+            cluster_partition: false,
+            what: "read",
+            offset: extent.offset,
+        });
+        if !peer_has_it {
+            self.finish(token, Err(RequestError::Io));
+            return;
+        }
+        if let Some(op) = self.app.ops.get_mut(&token) {
+            op.stage = Stage::PeerRead;
+            op.local = Leg::Done;
+        }
+        self.send(Message::Read { id: token, extent });
+    }
+
+    pub(super) fn on_read_reply(&mut self, token: u64, data: Option<Buf>) {
+        let Some(op) = self.app.ops.get_mut(&token) else { return };
+        if op.stage != Stage::PeerRead {
+            return;
+        }
+        let fits = data.as_ref().is_some_and(|d| d.len() as u64 == op.extent.len);
+        op.data = data;
+        self.finish(token, if fits { Ok(()) } else { Err(RequestError::Io) });
+    }
+
+    /// The session is gone: what has not been acked is undecided.
+    pub(super) fn requests_lost_peer(&mut self) {
+        let tokens: Vec<u64> = self.app.ops.keys().copied().collect();
+        for token in tokens {
+            let Some(op) = self.app.ops.get_mut(&token) else { continue };
+            match op.stage {
+                // These served the session, and must not make a side go alone for their sake.
+                _ if matches!(op.origin, Origin::Cool | Origin::Copy(_)) => {
+                    self.finish(token, Err(RequestError::Io));
+                }
+                Stage::Flying if op.joint && (op.is_flush() || op.remote != Leg::Done) => {
+                    op.remote = Leg::Idle;
+                    self.resolve(token);
+                }
+                Stage::PeerRead => self.finish(token, Err(RequestError::Io)),
+                Stage::Range | Stage::Marks | Stage::Gate | Stage::Flying => {}
+            }
+        }
+    }
+
+    /// The device is gone: what waits fails now, what is on its way when it comes back.
+    pub(super) fn fail_all_requests(&mut self) {
+        for token in std::mem::take(&mut self.app.waiting) {
+            self.finish(token, Err(RequestError::Io));
+        }
+    }
+
+    pub(super) fn cool_deadline(&self) -> Option<Millis> {
+        let idle = self.hot.len() > 0 && self.is_mirroring() && !self.cool.running;
+        let last = self.last_write.filter(|_| idle)?;
+        Some(last.plus(self.tuning.cool_ms))
+    }
+
+    /// Lets marks go: all clean ones when writing has paused, the oldest when there are too many.
+    pub(super) fn cool_down(&mut self) {
+        if !self.is_mirroring() || self.cool.running {
+            return;
+        }
+        let paused = self.cool_deadline().is_some_and(|due| due <= self.now.mono);
+        let crowded =
+            self.hot.len() > self.tuning.hot_regions && self.cool.not_before <= self.now.mono;
+        if !paused && !crowded {
+            return;
+        }
+        self.cool = Cool { running: true, not_before: self.now.mono.plus(CROWDED_PAUSE_MS) };
+        self.begin_flush(Origin::Cool);
+        self.advance_waiting();
+    }
+
+    fn cooled(&mut self, ok: bool) {
+        self.cool.running = false;
+        if !ok || !self.is_mirroring() {
+            return;
+        }
+        let over = self.hot.len().saturating_sub(self.tuning.hot_regions * 3 / 4);
+        let paused = self.cool_deadline().is_some_and(|due| due <= self.now.mono);
+        let limit = if paused { usize::MAX } else { over };
+        self.clear_clean_marks(limit);
+        if paused {
+            self.last_write = None;
+        }
+    }
+
+    /// Rule 2: clears marks that both disks have flushed, but none that is dirty.
+    pub(super) fn clear_clean_marks(&mut self, limit: usize) {
+        let dirty = match &self.link {
+            Link::Session(session) => session.dirty.as_ref(),
+            _ => return,
+        };
+        let gone = self.hot.take_clean(limit, |r| dirty.is_some_and(|d| d.get(r)));
+        if let Some(marks) = &mut self.meta.marks {
+            for r in gone {
+                marks.clear(r);
+            }
+        }
+    }
+
+    /// Both disks take the writes now.
+    pub(super) fn is_mirroring(&self) -> bool {
+        matches!(&self.link, Link::Session(session) if session.is_open())
+    }
+}

@@ -1,0 +1,583 @@
+//! Commands of the operator and the agent (architecture §4: when a side may be activated).
+
+use super::app::Origin;
+use super::link::Link;
+use super::meta::Then;
+use super::session::Role;
+use super::{Alone, Mirror, Owner};
+use crate::command::{Command, Done, Refusal};
+use crate::direction::{Mode, Outcome, Row};
+use crate::io::{Action, CommandId, DataOp};
+use crate::units::{ActivationNo, Extent, Millis, SessionNo};
+use crate::wire::Message;
+
+/// How long a command waits for an agreement or a grant before it is refused as busy, ms.
+const PATIENCE_MS: u64 = 8000;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asking {
+    No,
+    /// The peer's grant is awaited.
+    Asked(ActivationNo),
+    /// The activation becomes durable.
+    Recording,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Activating {
+    id: CommandId,
+    until: Millis,
+    peer_down: bool,
+    peer_seen_active: Option<bool>,
+    asking: Asking,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Closing {
+    Draining,
+    Flushing,
+    Recording,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stopping {
+    Deactivating,
+    Flushing,
+    Recording,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Operator {
+    activating: Option<Activating>,
+    /// `None` inside: the deactivation belongs to a shutdown.
+    closing: Option<(Option<CommandId>, Closing)>,
+    stopping: Option<(CommandId, Stopping)>,
+    forcing: Option<(CommandId, Option<bool>, Millis)>,
+}
+
+impl Operator {
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    /// The device is being closed: no new requests.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+}
+
+/// What an activation may do now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Answer {
+    Wait,
+    AskPeer,
+    WithoutContact,
+    Refuse(Refusal),
+}
+
+impl Mirror {
+    pub(super) fn on_command(&mut self, id: CommandId, command: Command) {
+        if self.operator.is_stopping() && !matches!(command, Command::Shutdown) {
+            self.reply(id, Err(Refusal::Stopping));
+            return;
+        }
+        match command {
+            Command::Activate { peer_down, peer_seen_active } => {
+                self.begin_activation(id, peer_down, peer_seen_active);
+            }
+            Command::Deactivate => self.begin_deactivation(id),
+            Command::Recover => {
+                let result = self.recover();
+                self.reply(id, result);
+            }
+            Command::CancelRecovery => {
+                let result = self.cancel_recovery();
+                self.reply(id, result);
+            }
+            Command::Force { peer_seen_active } => {
+                let until = self.now.mono.plus(PATIENCE_MS);
+                self.operator.forcing = Some((id, peer_seen_active, until));
+            }
+            Command::ToldBehind { session } => self.told_behind(id, session),
+            Command::PeerConfirmedBehind { session } => self.peer_confirmed_behind(id, session),
+            Command::PeerDown => {
+                self.vouched_peer_down = true;
+                self.reply(id, Ok(Done::Noted));
+            }
+            Command::Shutdown => self.begin_stop(id),
+        }
+    }
+
+    fn reply(&mut self, id: CommandId, result: Result<Done, Refusal>) {
+        self.out.push(Action::Reply { id, result });
+    }
+
+    pub(super) fn operator_deadline(&self) -> Option<Millis> {
+        let activating = self.operator.activating.map(|a| a.until);
+        let forcing = self.operator.forcing.map(|(_, _, until)| until);
+        activating.into_iter().chain(forcing).min()
+    }
+
+    pub(super) fn advance_operator(&mut self) {
+        self.advance_activation();
+        self.advance_deactivation();
+        self.advance_force();
+        self.advance_stop();
+    }
+
+    // Activation.
+
+    fn begin_activation(&mut self, id: CommandId, peer_down: bool, seen: Option<bool>) {
+        let refusal = if self.active || self.operator.activating.is_some() {
+            Some(Refusal::AlreadyActive)
+        } else if self.device_failed {
+            Some(Refusal::DiskFailed)
+        } else if self.meta.record.generation.is_none() {
+            Some(Refusal::NotConstructed)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.reply(id, Err(refusal));
+            return;
+        }
+        let until = self.now.mono.plus(PATIENCE_MS);
+        self.operator.activating =
+            Some(Activating { id, until, peer_down, peer_seen_active: seen, asking: Asking::No });
+    }
+
+    fn advance_activation(&mut self) {
+        let Some(activating) = self.operator.activating else { return };
+        match activating.asking {
+            Asking::Recording => return,
+            Asking::Asked(_) if self.in_contact() && self.now.mono < activating.until => return,
+            Asking::Asked(_) | Asking::No => {}
+        }
+        match self.may_activate(&activating) {
+            Answer::Wait if self.now.mono < activating.until => {}
+            Answer::Wait => self.refuse_activation(Refusal::Busy),
+            Answer::Refuse(refusal) => self.refuse_activation(refusal),
+            Answer::WithoutContact => self.record_activation(),
+            Answer::AskPeer if self.now.mono >= activating.until => {
+                self.refuse_activation(Refusal::Busy);
+            }
+            Answer::AskPeer => {
+                let number = self.meta.record.known_activation.next();
+                self.set_asking(Asking::Asked(number));
+                self.send(Message::ActivateAsk { number });
+            }
+        }
+    }
+
+    fn set_asking(&mut self, asking: Asking) {
+        if let Some(activating) = &mut self.operator.activating {
+            activating.asking = asking;
+        }
+    }
+
+    fn refuse_activation(&mut self, refusal: Refusal) {
+        if let Some(activating) = self.operator.activating.take() {
+            self.reply(activating.id, Err(refusal));
+        }
+    }
+
+    fn in_contact(&self) -> bool {
+        matches!(self.link, Link::Session(_) | Link::Parked(_))
+    }
+
+    fn may_activate(&self, ask: &Activating) -> Answer {
+        match &self.link {
+            Link::Agree(_) => Answer::Wait,
+            Link::Down { .. } => self.may_activate_without_contact(ask),
+            Link::Session(session) if session.peer_active => Answer::Refuse(Refusal::PeerActive),
+            Link::Session(session) => match session.role {
+                Role::Equal => Answer::AskPeer,
+                Role::Source if session.is_open() => Answer::AskPeer,
+                Role::Source => Answer::Wait,
+                Role::Target => match session.target.as_ref().map(super::target::Target::mode) {
+                    // It will be over in a moment.
+                    Some(Mode::Settle { .. }) => Answer::Wait,
+                    _ => Answer::Refuse(Refusal::NotLatest),
+                },
+            },
+            Link::Parked(parked) if parked.theirs.active || parked.beat.active => {
+                Answer::Refuse(Refusal::PeerActive)
+            }
+            Link::Parked(parked) => match (parked.verdict.outcome, parked.verdict.row) {
+                (Outcome::InSync, _) => Answer::AskPeer,
+                (Outcome::Copy { source, .. }, _) if source == self.side => Answer::AskPeer,
+                (Outcome::Copy { .. }, _) => Answer::Refuse(Refusal::NotLatest),
+                (Outcome::Refuse, Row::SplitBrain | Row::BothActive) => {
+                    Answer::Refuse(Refusal::SplitBrain)
+                }
+                // The peer has no working disk: what we know of ourselves must do.
+                (Outcome::Refuse, Row::DiskFailed) => self.may_activate_without_contact(ask),
+                (Outcome::Refuse, _) => Answer::Refuse(Refusal::NotLatest),
+            },
+        }
+    }
+
+    /// Architecture §4, *Without contact*.
+    fn may_activate_without_contact(&self, ask: &Activating) -> Answer {
+        let record = &self.meta.record;
+        if ask.peer_seen_active == Some(true) {
+            return Answer::Refuse(Refusal::PeerActive);
+        }
+        if record.inconsistent.is_some() || record.behind {
+            return Answer::Refuse(Refusal::NotLatest);
+        }
+        if record.peer_behind || record.forced_at.is_some() {
+            return Answer::WithoutContact;
+        }
+        match self.loss {
+            Some(loss) if !loss.in_sync => Answer::Refuse(Refusal::NotLatest),
+            Some(loss) if !loss.active || ask.peer_down => Answer::WithoutContact,
+            Some(_) => Answer::Refuse(Refusal::WasActive),
+            None if record.peer_active => Answer::Refuse(Refusal::PeerWasActive),
+            None if ask.peer_down => Answer::WithoutContact,
+            None if self.was_active => Answer::Refuse(Refusal::WasActive),
+            None => Answer::Refuse(Refusal::NoContact),
+        }
+    }
+
+    /// Durable, with the boot, before the first request is served.
+    fn record_activation(&mut self) {
+        self.set_asking(Asking::Recording);
+        let record = &mut self.meta.record;
+        record.known_activation = record.known_activation.next();
+        record.activation = record.known_activation;
+        record.active = true;
+        record.boot = self.boot;
+        record.peer_active = false;
+        record.clean_stop = false;
+        self.meta.persist_then(Then::Activated);
+    }
+
+    pub(super) fn activation_recorded(&mut self) {
+        let Some(activating) = self.operator.activating.take() else { return };
+        self.active = true;
+        self.was_active = false;
+        self.alone_due = self.alone_due.min(self.now.mono);
+        self.reply(activating.id, Ok(Done::Activated));
+        self.card_changed();
+    }
+
+    /// Parked, and what the verdict was based on has changed.
+    fn card_changed(&mut self) {
+        if matches!(&self.link, Link::Parked(parked) if parked.mine.active != self.active) {
+            self.agree_anew("this server's state changed");
+        }
+    }
+
+    /// The peer wants to be activated. Of two at a time the first server wins.
+    pub(super) fn on_activate_ask(&mut self, number: ActivationNo) {
+        let recording = self.operator.activating.is_some_and(|a| a.asking == Asking::Recording);
+        let competing = self.operator.activating.is_some() && self.dials_first();
+        let half_copied = self.session().is_some_and(|s| {
+            s.role == Role::Source && s.verdict.outcome != Outcome::InSync && !s.is_settling()
+        });
+        let known = self.meta.record.known_activation;
+        let granted = !self.active
+            && !recording
+            && !competing
+            && !half_copied
+            && self.operator.forcing.is_none()
+            && number > known;
+        let Some(conn) = self.current().filter(|_| granted) else {
+            self.send(Message::ActivateRefuse { number });
+            return;
+        };
+        self.refuse_activation(Refusal::PeerActive);
+        self.meta.record.known_activation = number;
+        self.meta.record.peer_active = true;
+        self.meta.persist_then(Then::Granted(conn, number));
+    }
+
+    fn dials_first(&self) -> bool {
+        self.side == crate::units::Side::First
+    }
+
+    pub(super) fn send_grant(&mut self, number: ActivationNo) {
+        if let Some(session) = self.session_mut() {
+            session.peer_active = true;
+        }
+        self.send(Message::ActivateGrant { number });
+    }
+
+    pub(super) fn on_activate_grant(&mut self, number: ActivationNo) {
+        let asked = self.operator.activating.is_some_and(|a| a.asking == Asking::Asked(number));
+        if asked {
+            self.record_activation();
+        }
+    }
+
+    pub(super) fn on_activate_refuse(&mut self, number: ActivationNo) {
+        let asked = self.operator.activating.is_some_and(|a| a.asking == Asking::Asked(number));
+        if asked {
+            self.refuse_activation(Refusal::PeerActive);
+        }
+    }
+
+    pub(super) fn on_peer_deactivated(&mut self) {
+        self.meta.record.peer_active = false;
+        if !self.link.is_agreeing() {
+            self.meta.persist();
+        }
+        if let Some(session) = self.session_mut() {
+            session.peer_active = false;
+            session.beat.active = false;
+        }
+        if matches!(&self.link, Link::Parked(parked) if parked.theirs.active) {
+            self.agree_anew("the other server was deactivated");
+        }
+    }
+
+    // Deactivation.
+
+    fn begin_deactivation(&mut self, id: CommandId) {
+        if !self.active || self.operator.is_closing() {
+            self.reply(id, Err(Refusal::NotActive));
+            return;
+        }
+        self.operator.closing = Some((Some(id), Closing::Draining));
+    }
+
+    fn advance_deactivation(&mut self) {
+        let Some((_, Closing::Draining)) = self.operator.closing else { return };
+        if !self.app.is_empty() {
+            return;
+        }
+        self.set_closing(Closing::Flushing);
+        if self.device_failed {
+            self.deactivate_flushed(false);
+        } else {
+            self.begin_flush(Origin::Deactivate);
+            self.advance_waiting();
+        }
+    }
+
+    fn set_closing(&mut self, to: Closing) {
+        if let Some((_, closing)) = &mut self.operator.closing {
+            *closing = to;
+        }
+    }
+
+    /// The flush is over. When it failed, the disk has failed, and the device is closed as it is.
+    pub(super) fn deactivate_flushed(&mut self, ok: bool) {
+        self.set_closing(Closing::Recording);
+        if ok && self.is_mirroring() {
+            self.clear_clean_marks(usize::MAX);
+        }
+        self.meta.record.active = false;
+        if self.meta.failed {
+            self.deactivation_recorded();
+        } else {
+            self.meta.persist_then(Then::Deactivated);
+        }
+    }
+
+    pub(super) fn deactivation_recorded(&mut self) {
+        let Some((id, _)) = self.operator.closing.take() else { return };
+        self.active = false;
+        self.last_write = None;
+        self.send(Message::Deactivated);
+        if let Some(id) = id {
+            self.reply(id, Ok(Done::Deactivated));
+        }
+        self.card_changed();
+    }
+
+    // Recovery.
+
+    fn recover(&mut self) -> Result<Done, Refusal> {
+        let refusal = match &self.link {
+            Link::Down { .. } => Some(Refusal::NoContact),
+            Link::Agree(_) => Some(Refusal::Busy),
+            Link::Parked(parked) => refusal_of(parked.verdict.row, parked.verdict.outcome),
+            Link::Session(session) => match (&session.copying, &session.target) {
+                (None, None) => return Ok(Done::NothingToRecover),
+                (Some(copying), _) if copying.is_running() => Some(Refusal::RecoveryRunning),
+                (_, Some(target)) if !target.is_stopped() => Some(Refusal::RecoveryRunning),
+                _ => None,
+            },
+        };
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        self.cancelled = false;
+        if !self.resume_copying() {
+            self.wants_recovery = true;
+            self.agree_anew("a recovery was asked for");
+        }
+        Ok(Done::RecoveryStarted)
+    }
+
+    fn cancel_recovery(&mut self) -> Result<Done, Refusal> {
+        let Some(session) = self.session() else { return Err(Refusal::NoRecovery) };
+        let as_source = session.copying.as_ref().is_some_and(super::copying::Copying::is_running);
+        let as_target = session.target.as_ref().is_some_and(|t| !t.is_stopped());
+        if !as_source && !as_target {
+            return Err(Refusal::NoRecovery);
+        }
+        self.cancelled = true;
+        if as_source {
+            self.stop_copying("stopped by the operator");
+        } else {
+            self.send(Message::CopyStop);
+        }
+        Ok(Done::RecoveryCancelled)
+    }
+
+    // Force.
+
+    fn advance_force(&mut self) {
+        let Some((id, seen, until)) = self.operator.forcing else { return };
+        let refusal = match &self.link {
+            Link::Agree(_) if self.now.mono < until => return,
+            Link::Agree(_) => Some(Refusal::Busy),
+            _ if self.meta.record.generation.is_none() => Some(Refusal::NotConstructed),
+            _ if self.device_failed => Some(Refusal::DiskFailed),
+            Link::Session(session) if session.peer_active => Some(Refusal::TargetActive),
+            Link::Session(session) if session.copying.is_some() => Some(Refusal::RecoveryRunning),
+            Link::Parked(parked) if parked.theirs.active || parked.beat.active => {
+                Some(Refusal::TargetActive)
+            }
+            Link::Down { .. } if seen == Some(true) => Some(Refusal::TargetActive),
+            Link::Session(_) | Link::Parked(_) | Link::Down { .. } => None,
+        };
+        if let Some(refusal) = refusal {
+            self.operator.forcing = None;
+            self.reply(id, Err(refusal));
+        } else if self.alone != Alone::Recording {
+            self.record_force(id);
+        }
+    }
+
+    /// This side's data is the truth from here on; everything known of the other is overruled,
+    /// and everything is owed to it.
+    fn record_force(&mut self, id: CommandId) {
+        self.operator.forcing = None;
+        let generation = self.entropy.generation();
+        let contact = self.in_contact();
+        let record = &mut self.meta.record;
+        if let Some(former) = record.generation.replace(generation) {
+            record.ancestors.push(former);
+        }
+        if let Some(theirs) = &self.last_peer {
+            theirs.record.generation.into_iter().for_each(|g| record.overruled.push(g));
+        }
+        if !contact {
+            record.known_activation = record.known_activation.next();
+            record.forced_at = Some(record.known_activation);
+        }
+        record.inconsistent = None;
+        record.behind = false;
+        record.peer_behind = false;
+        record.peer_active = false;
+        record.owes_all = true;
+        record.bases = [None; 2];
+        record.born_session = record.session;
+        record.clean_stop = false;
+        self.alone = Alone::No;
+        self.meta.persist_then(Then::Forced(id));
+    }
+
+    pub(super) fn force_recorded(&mut self, id: CommandId) {
+        let contact = self.in_contact();
+        self.cancelled = false;
+        self.wants_recovery = true;
+        self.reply(id, Ok(if contact { Done::ForcedWithCopy } else { Done::ForcedAlone }));
+        self.agree_anew("a forced recovery was asked for");
+    }
+
+    // What the agents tell each other.
+
+    fn told_behind(&mut self, id: CommandId, session: SessionNo) {
+        if self.active {
+            self.reply(id, Err(Refusal::AlreadyActive));
+        } else if self.meta.record.session != session || self.link.is_agreeing() {
+            self.reply(id, Err(Refusal::Busy));
+        } else {
+            self.meta.record.behind = true;
+            self.meta.persist_then(Then::Noted(id));
+            if self.session().is_some() {
+                self.drop_link("the other server has gone on alone");
+            }
+        }
+    }
+
+    fn peer_confirmed_behind(&mut self, id: CommandId, session: SessionNo) {
+        let apart = matches!(self.link, Link::Down { .. } | Link::Parked(_));
+        if self.meta.record.session == session && apart {
+            self.meta.record.peer_behind = true;
+            self.meta.persist_then(Then::Noted(id));
+        } else {
+            self.reply(id, Err(Refusal::Busy));
+        }
+    }
+
+    pub(super) fn note_recorded(&mut self, id: CommandId) {
+        self.reply(id, Ok(Done::Noted));
+    }
+
+    // Shutdown.
+
+    fn begin_stop(&mut self, id: CommandId) {
+        if let Some((earlier, _)) = self.operator.stopping.replace((id, Stopping::Deactivating)) {
+            self.reply(earlier, Err(Refusal::Stopping));
+        }
+        self.refuse_activation(Refusal::Stopping);
+        if self.active && self.operator.closing.is_none() {
+            self.operator.closing = Some((None, Closing::Draining));
+        }
+    }
+
+    fn advance_stop(&mut self) {
+        let Some((id, Stopping::Deactivating)) = self.operator.stopping else { return };
+        if self.active || self.link.is_agreeing() {
+            return;
+        }
+        self.operator.stopping = Some((id, Stopping::Flushing));
+        if self.device_failed {
+            self.stop_flush_done(false);
+        } else {
+            self.submit(Owner::StopFlush, DataOp::Flush, Extent::default());
+        }
+    }
+
+    pub(super) fn stop_flush_done(&mut self, ok: bool) {
+        let Some((id, _)) = self.operator.stopping else { return };
+        self.operator.stopping = Some((id, Stopping::Recording));
+        let peer_active = self.session().is_some_and(|s| s.peer_active);
+        // A standby that stops while its peer goes on knows that it falls behind.
+        self.meta.record.behind |= peer_active;
+        self.meta.record.clean_stop = ok && !peer_active;
+        if self.meta.failed {
+            self.stop_recorded();
+        } else {
+            self.meta.persist_then(Then::Stopped);
+        }
+    }
+
+    pub(super) fn stop_recorded(&mut self) {
+        let Some((id, _)) = self.operator.stopping else { return };
+        let clean = !self.device_failed;
+        self.send(Message::Bye { clean });
+        self.drop_link("this server stops");
+        self.reply(id, Ok(Done::Stopped));
+    }
+}
+
+/// Why a parked mirror cannot be recovered, by the row that decided; `None` = it can.
+fn refusal_of(row: Row, outcome: Outcome) -> Option<Refusal> {
+    if outcome != Outcome::Refuse {
+        return None;
+    }
+    Some(match row {
+        Row::SplitBrain => Refusal::SplitBrain,
+        Row::BothActive | Row::TargetActive => Refusal::TargetActive,
+        Row::SourceAbnormal | Row::BothAbnormal | Row::BlankAndAbnormal => Refusal::SourceAbnormal,
+        Row::DiskFailed => Refusal::DiskFailed,
+        _ => Refusal::NoDirection,
+    })
+}

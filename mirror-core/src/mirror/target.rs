@@ -1,0 +1,200 @@
+//! Recovery, seen from the target (rule 6): it says durably that it is half copied before the
+//! first block lands, and adopts the generation when all has been copied and flushed.
+
+use super::Mirror;
+use super::copying::kind_of;
+use super::meta::Then;
+use super::session::Role;
+use crate::bitmap::Bitmap;
+use crate::direction::Mode;
+use crate::io::Notice;
+use crate::marks::Marks;
+use crate::record::{Inconsistent, Lineage};
+use crate::units::{Generation, Id16, regions_in};
+use crate::wire::Message;
+
+/// Bytes of marks in one frame.
+const MARKS_BYTES: usize = 4096;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    AwaitStart,
+    Recording,
+    Ready,
+    Adopting,
+}
+
+#[derive(Debug)]
+pub(super) struct Target {
+    mode: Mode,
+    step: Step,
+    complete: bool,
+    stopped: bool,
+}
+
+impl Target {
+    pub(super) fn new(mode: Mode) -> Self {
+        Self { mode, step: Step::AwaitStart, complete: false, stopped: false }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.step, Step::Ready | Step::Adopting)
+    }
+
+    /// It is being settled without ever having been half copied.
+    pub(super) fn stayed_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// A block arrived: if it was stopped, it has been taken up again.
+    pub(super) fn goes_on(&mut self) {
+        self.stopped = false;
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+}
+
+impl Mirror {
+    /// Tells the source this side's durable marks, of which it knows nothing. With everything to
+    /// be copied they add nothing.
+    pub(super) fn send_marks(&mut self) {
+        let all = self
+            .session()
+            .and_then(|s| s.target.as_ref())
+            .is_some_and(|t| matches!(t.mode, Mode::Full | Mode::Initial));
+        let marked: Option<Bitmap> = self.meta.marks.as_ref().map(|m| m.wanted().clone());
+        if let Some(marked) = marked.filter(|_| !all) {
+            let mut from = 0;
+            while let Some((first_region, bits)) = marked.next_chunk(from, MARKS_BYTES) {
+                from =
+                    first_region.saturating_add(u32::try_from(bits.len() * 8).unwrap_or(u32::MAX));
+                self.send(Message::Marks { first_region, bits });
+            }
+        }
+        self.send(Message::MarksEnd);
+    }
+
+    pub(super) fn on_copy_start(&mut self, toward: Generation, all: bool, complete: bool) {
+        let Some(conn) = self.current() else { return };
+        let Some(session) = self.session_mut() else { return };
+        let stays_complete = complete && session.was_uninterrupted;
+        let theirs = session.theirs.record.clone();
+        let Some(target) = &mut session.target else {
+            self.protocol_error("a copy to the wrong side");
+            return;
+        };
+        if target.step != Step::AwaitStart {
+            self.protocol_error("a copy that begins twice");
+            return;
+        }
+        target.step = Step::Recording;
+        target.complete = stays_complete;
+        if stays_complete {
+            self.send_copy_ready();
+            return;
+        }
+        self.adopt_geometry(&theirs);
+        self.meta.record.inconsistent = Some(Inconsistent { toward, all });
+        self.meta.persist_then(Then::CopyReady(conn));
+    }
+
+    /// A side without history takes the size of the mirror that it joins.
+    fn adopt_geometry(&mut self, theirs: &crate::record::Record) {
+        if self.meta.record.generation.is_some() {
+            return;
+        }
+        let (size, block) = if theirs.size == 0 {
+            self.size_in_construction()
+        } else {
+            (theirs.size, theirs.block)
+        };
+        let record = &mut self.meta.record;
+        if record.size != size || self.meta.marks.is_none() {
+            self.meta.marks = Some(Marks::blank(regions_in(size), record.device));
+        }
+        record.size = size;
+        record.block = block;
+    }
+
+    /// The size that the source computed from the same two cards.
+    fn size_in_construction(&self) -> (u64, u32) {
+        let theirs = self.session().map(|s| &s.theirs);
+        let block = theirs.map_or(512, |t| t.device_block).max(self.device_block).max(512);
+        let size = theirs.map_or(0, |t| t.capacity).min(self.capacity);
+        (size - size % u64::from(block), block)
+    }
+
+    pub(super) fn send_copy_ready(&mut self) {
+        let Some(target) = self.session_mut().and_then(|s| s.target.as_mut()) else { return };
+        target.step = Step::Ready;
+        let kind = kind_of(target.mode);
+        self.send(Message::CopyReady);
+        self.notice(Notice::RecoveryStarted { kind, source: false, bytes: 0 });
+    }
+
+    pub(super) fn on_adopt(
+        &mut self,
+        generation: Generation,
+        ancestors: Lineage,
+        overruled: Lineage,
+        mirror: Id16,
+    ) {
+        let Some(conn) = self.current() else { return };
+        let Some(target) = self.session_mut().and_then(|s| s.target.as_mut()) else {
+            self.protocol_error("an adoption by the wrong side");
+            return;
+        };
+        if target.step != Step::Ready {
+            self.protocol_error("an adoption at the wrong time");
+            return;
+        }
+        target.step = Step::Adopting;
+        let record = &mut self.meta.record;
+        record.generation = Some(generation);
+        record.ancestors = ancestors;
+        record.overruled = overruled;
+        record.mirror = mirror;
+        record.born_session = record.session;
+        record.inconsistent = None;
+        self.record_in_sync();
+        self.meta.persist_then(Then::Adopted(conn));
+    }
+
+    /// Adopted durably: the old marks say nothing any more.
+    pub(super) fn send_adopted(&mut self) {
+        let Some(session) = self.session_mut() else { return };
+        let Some(target) = session.target.take() else { return };
+        session.role = Role::Equal;
+        self.uninterrupted = true;
+        if let Some(marks) = &mut self.meta.marks {
+            marks.clear_all();
+        }
+        self.send(Message::Adopted);
+        self.notice(Notice::RecoveryFinished { kind: kind_of(target.mode), source: false });
+    }
+
+    pub(super) fn target_aborted(&mut self, target: &Target) {
+        let (kind, reason) = (kind_of(target.mode), "the connection was lost");
+        self.notice(Notice::RecoveryAborted { kind, source: false, reason });
+    }
+
+    /// The other end stopped the copying: the operator's word on either side counts.
+    pub(super) fn on_copy_stop(&mut self) {
+        self.cancelled = true;
+        let Some(session) = self.session_mut() else { return };
+        if let Some(target) = &mut session.target {
+            target.stopped = true;
+            let kind = kind_of(target.mode);
+            let reason = "stopped at the source";
+            self.notice(Notice::RecoveryAborted { kind, source: false, reason });
+        } else {
+            self.stop_copying("stopped by the operator of the other server");
+        }
+    }
+}
