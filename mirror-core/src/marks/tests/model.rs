@@ -206,6 +206,10 @@ impl World {
             assert_eq!(self.marks.is_marked(*region), self.is_marked(*region), "{region}");
             assert_eq!(self.marks.wanted().get(*region), self.wanted.contains(region));
         }
+        for range in EDGES.into_iter().flat_map(|e| [e.start..e.start + 2, e.end - 3..e.end, e]) {
+            let all = range.clone().all(|r| self.is_marked(r));
+            assert_eq!(self.marks.all_marked(range.clone()), all, "{range:?}");
+        }
         assert_eq!(self.marks.count(), self.weigh(|r| self.may_be_on_disk(*r)));
         assert_eq!(self.marks.wanted_count(), self.weigh(|r| self.wanted.contains(r)));
         assert_eq!(self.marks.has_pending_sets(), (0..BLOCKS).any(|b| self.has_sets(b)));
