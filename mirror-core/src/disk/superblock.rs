@@ -4,7 +4,7 @@
 //! takes the newer of the copies that verify. What does not add up is refused, never guessed at and
 //! never initialised: an operator decides.
 
-use super::layout::BLOCK_BYTES;
+use super::layout::{BLOCK_BYTES, SUPERBLOCK_A, SUPERBLOCK_B};
 use super::{array_at, crc_without, put, u32_at, u64_at};
 use crate::buf::{Buf, BufMut};
 use crate::record::{Inconsistent, LINEAGE_MAX, Lineage, Record};
@@ -72,7 +72,7 @@ pub enum Loaded {
     Valid {
         /// The newer record.
         record: Box<Record>,
-        /// The other copy is not identical: write both anew before anything else.
+        /// The other copy is not identical: do [`repairs`] before anything else.
         repair: bool,
     },
     /// Nothing can be relied on; an operator must decide (`clpmdinit`).
@@ -237,6 +237,22 @@ pub fn load(copy_a: &[u8], copy_b: &[u8]) -> Loaded {
         Ok(None) => Loaded::NeverUsed,
         Err(reason) => Loaded::Broken(reason),
     }
+}
+
+/// The writes (offset on the cluster partition, image) that make both copies say `record`, which
+/// [`load`] found in them: those that do not say it already.
+///
+/// They must be durable before the first update. An update begins with copy A, and if that were
+/// the only good one, a torn write would leave none. For the same reason `record` goes in
+/// unchanged, and the good copy is left alone.
+#[must_use]
+pub fn repairs(record: &Record, copy_a: &[u8], copy_b: &[u8]) -> Vec<(u64, Buf)> {
+    let image = encode(record);
+    [(SUPERBLOCK_A, copy_a), (SUPERBLOCK_B, copy_b)]
+        .into_iter()
+        .filter(|(_, copy)| *copy != &*image)
+        .map(|(offset, _)| (offset, image.clone()))
+        .collect()
 }
 
 /// One copy on its own.

@@ -300,11 +300,17 @@ fn a_first_write_that_is_cut_off_leaves_nothing_or_the_record() {
 }
 
 #[test]
-fn a_cut_off_repair_is_repaired_again() {
+fn a_repair_writes_the_bad_copy_only_and_may_be_cut_off_anywhere() {
     let (old, new) = update();
     let (before, after) = (encode(&old), encode(&new));
+    for bad in [&before[..], &ZERO, &[1; BLOCK_BYTES], &[]] {
+        assert_eq!(repairs(&new, bad, &after), [(SUPERBLOCK_A, after.clone())]);
+        assert_eq!(repairs(&new, &after, bad), [(SUPERBLOCK_B, after.clone())]);
+    }
+    assert!(repairs(&new, &after, &after).is_empty());
     for torn in sector_subsets(&before, &after).iter().chain(&prefixes(&before, &after)) {
         assert!(is_one_of(&load(torn, &after), &[&new]));
+        assert!(is_one_of(&load(&after, torn), &[&new]));
     }
 }
 
