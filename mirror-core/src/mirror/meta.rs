@@ -67,7 +67,7 @@ impl Meta {
             waiting: VecDeque::new(),
             failed: false,
         };
-        if setup.repair {
+        if setup.fresh {
             meta.persist();
         }
         meta

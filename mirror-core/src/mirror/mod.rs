@@ -286,7 +286,7 @@ impl Mirror {
         }
         match owner {
             Owner::Op(token) => self.op_local_done(token, result),
-            Owner::Peer(token) => self.peer_op_done(token, result),
+            Owner::Peer(token) => self.peer_op_done(token, &result),
             Owner::Copy(token) => self.copy_read_done(token, result),
             Owner::StopFlush => self.stop_flush_done(result.is_ok()),
             Owner::Late => {}

@@ -67,8 +67,9 @@ impl Default for Tuning {
 pub struct Setup {
     /// The record as loaded, or [`Record::blank`] for a cluster partition that was never used.
     pub record: Record,
-    /// The record must be written at once: it is new, or one of its copies was bad.
-    pub repair: bool,
+    /// The record is new and must be written at once. (A bad copy of an old one is repaired before
+    /// the mirror starts, see `disk::superblock::repairs`.)
+    pub fresh: bool,
     /// The marks as loaded; `None` until the mirror is constructed.
     pub marks: Option<Marks>,
     /// Usable bytes of the data partition.

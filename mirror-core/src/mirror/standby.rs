@@ -111,7 +111,7 @@ impl Mirror {
         self.submit(Owner::Peer(token), op, extent);
     }
 
-    pub(super) fn peer_op_done(&mut self, token: u64, result: Result<Option<Buf>, IoFailure>) {
+    pub(super) fn peer_op_done(&mut self, token: u64, result: &Result<Option<Buf>, IoFailure>) {
         let Some(peer_op) = self.standby.ops.remove(&token) else { return };
         self.leave_range(token);
         let id = peer_op.id;
@@ -120,7 +120,7 @@ impl Mirror {
             self.meta.record.update_time = self.now.wall;
         }
         if !peer_op.orphan {
-            let answer = match &result {
+            let answer = match result {
                 Ok(data) if is_read => Message::ReadReply { id, data: data.clone() },
                 Err(_) if is_read => Message::ReadReply { id, data: None },
                 result => Message::Ack { id, ok: result.is_ok() },
