@@ -1,0 +1,138 @@
+//! Simulated disks. The data disk keeps one stamp per 4 KiB block and has a volatile write cache
+//! that loses any subset of what was not flushed; the cluster disk keeps real bytes, and a write
+//! that is cut by power loss leaves any subset of its 512-byte sectors.
+
+use crate::rng::Rng;
+use mirror_core::buf::{Buf, BufMut};
+use mirror_core::units::Extent;
+
+/// Bytes of a block.
+pub const BLOCK: u64 = 4096;
+
+/// Which write a block holds; 0 = none, zeros.
+pub type Stamp = u64;
+
+/// The blocks of `extent`.
+#[must_use]
+pub fn blocks(extent: Extent) -> std::ops::Range<usize> {
+    let at = |bytes: u64| usize::try_from(bytes / BLOCK).expect("a small disk");
+    at(extent.offset)..at(extent.end())
+}
+
+/// A payload in which every block carries `stamp`.
+#[must_use]
+pub fn payload(extent: Extent, stamp: Stamp) -> Buf {
+    let len = usize::try_from(extent.len).expect("a small disk");
+    let mut bytes = BufMut::zeroed(len);
+    for block in bytes.chunks_exact_mut(4096) {
+        block[..8].copy_from_slice(&stamp.to_le_bytes());
+    }
+    bytes.freeze()
+}
+
+/// The stamps in a payload.
+pub fn stamps(data: &[u8]) -> impl Iterator<Item = Stamp> + '_ {
+    data.chunks_exact(4096)
+        .map(|block| Stamp::from_le_bytes(block[..8].try_into().expect("8 bytes")))
+}
+
+/// A data partition.
+#[derive(Clone, Debug)]
+pub struct DataDisk {
+    live: Vec<Stamp>,
+    durable: Vec<Stamp>,
+    /// Landed but not flushed, oldest first.
+    cache: Vec<(usize, Stamp)>,
+}
+
+impl DataDisk {
+    /// Zeros.
+    #[must_use]
+    pub fn new(size: u64) -> Self {
+        let blocks = usize::try_from(size / BLOCK).expect("a small disk");
+        Self { live: vec![0; blocks], durable: vec![0; blocks], cache: Vec::new() }
+    }
+
+    /// A write lands.
+    pub fn write(&mut self, extent: Extent, values: impl Iterator<Item = Stamp>) {
+        for (block, stamp) in blocks(extent).zip(values) {
+            self.live[block] = stamp;
+            self.cache.push((block, stamp));
+        }
+    }
+
+    /// What a read returns now.
+    #[must_use]
+    pub fn read(&self, extent: Extent) -> Buf {
+        let len = usize::try_from(extent.len).expect("a small disk");
+        let mut bytes = BufMut::zeroed(len);
+        for (chunk, block) in bytes.chunks_exact_mut(4096).zip(blocks(extent)) {
+            chunk[..8].copy_from_slice(&self.live[block].to_le_bytes());
+        }
+        bytes.freeze()
+    }
+
+    /// How much has landed: what a flush submitted now will cover.
+    #[must_use]
+    pub fn landed(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// A flush ends that covers the first `landed` cached writes.
+    pub fn flush(&mut self, landed: usize) {
+        for (block, stamp) in self.cache.drain(..landed.min(self.cache.len())) {
+            self.durable[block] = stamp;
+        }
+    }
+
+    /// The power goes: any subset of the cache is lost.
+    pub fn lose_power(&mut self, rng: &mut Rng) {
+        let keep = rng.below(1001);
+        for (block, stamp) in std::mem::take(&mut self.cache) {
+            if rng.chance(keep) {
+                self.durable[block] = stamp;
+            }
+        }
+        self.live.clone_from(&self.durable);
+    }
+
+    /// The stamps as a read would find them.
+    #[must_use]
+    pub fn live(&self) -> &[Stamp] {
+        &self.live
+    }
+}
+
+/// A cluster partition. Every write to it is durable when it ends.
+#[derive(Clone, Debug)]
+pub struct ClusterDisk(Vec<u8>);
+
+impl ClusterDisk {
+    /// Zeros: never used.
+    #[must_use]
+    pub fn new(len: u64) -> Self {
+        Self(vec![0; usize::try_from(len).expect("a small disk")])
+    }
+
+    /// A write lands.
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) {
+        let at = usize::try_from(offset).expect("a small disk");
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// A write is cut by power loss.
+    pub fn tear(&mut self, offset: u64, bytes: &[u8], rng: &mut Rng) {
+        for (n, sector) in bytes.chunks(512).enumerate() {
+            if rng.chance(500) {
+                self.write(offset + n as u64 * 512, sector);
+            }
+        }
+    }
+
+    /// The bytes from `offset` on.
+    #[must_use]
+    pub fn read(&self, offset: u64, len: u64) -> &[u8] {
+        let at = usize::try_from(offset).expect("a small disk");
+        &self.0[at..at + usize::try_from(len).expect("a small disk")]
+    }
+}

@@ -1,0 +1,14 @@
+//! A deterministic simulator of two mirrors: the real core on both sides, simulated disks, network,
+//! application, operator and fate, one seeded source of chance and a virtual clock. A seed replays
+//! a run exactly.
+#![allow(unreachable_pub, missing_docs)] // internals of one small tool
+
+pub mod converge;
+mod disk;
+mod net;
+mod node;
+mod operator;
+pub mod options;
+mod oracle;
+mod rng;
+mod world;

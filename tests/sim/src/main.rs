@@ -1,0 +1,61 @@
+//! `vopr`: runs the simulator over many seeds, or one again.
+
+use clap::Parser;
+use mirror_sim::converge::run_seed;
+use mirror_sim::options::Options;
+use std::process::ExitCode;
+
+/// Tries to make two mirrors lose data.
+///
+/// Each run builds two simulated servers, lets an application write while disks, links, agents and
+/// operators misbehave, heals everything, and demands that both sides become equal and that
+/// nothing acknowledged is gone. A failure prints the seed: run it again with --seed N --verbose.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// First seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds to run, counting up from the first.
+    #[arg(long, default_value_t = 1)]
+    runs: u64,
+    /// Steps with faults in each run.
+    #[arg(long, default_value_t = Options::all().steps)]
+    steps: u64,
+    /// No power loss and no --force: the strictest judgement of acknowledged writes.
+    #[arg(long)]
+    no_power_loss: bool,
+    /// Print each event as it happens.
+    #[arg(long)]
+    verbose: bool,
+    /// Lines of history to print after a failure.
+    #[arg(long, default_value_t = 60)]
+    tail: usize,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let base = if args.no_power_loss { Options::no_power_loss() } else { Options::all() };
+    let options = Options { steps: args.steps, verbose: args.verbose, ..base };
+    let mut virtual_us = 0_u64;
+    for seed in args.seed..args.seed + args.runs {
+        match run_seed(seed, options) {
+            Ok(time) => virtual_us += time,
+            Err((text, history)) => {
+                if !args.verbose {
+                    let from = history.len().saturating_sub(args.tail);
+                    history[from..].iter().for_each(|line| println!("{line}"));
+                }
+                println!("seed {seed} FAILED: {text}");
+                println!(
+                    "again: vopr --seed {seed} --steps {}{} --verbose",
+                    args.steps,
+                    if args.no_power_loss { " --no-power-loss" } else { "" }
+                );
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    println!("{} runs, {} virtual seconds: nothing was lost", args.runs, virtual_us / 1_000_000);
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,176 @@
+//! The network: ordered connections that stall while it is cut, and break.
+
+use crate::world::{Happening, World};
+use mirror_core::io::{ConnId, Event};
+use mirror_core::units::Side;
+use mirror_core::wire::{Frame, PeerHello};
+use std::collections::{BTreeMap, VecDeque};
+
+#[derive(Debug)]
+struct Conn {
+    incarnation: [u32; 2],
+    open: [bool; 2],
+    /// The handshake is over at this end.
+    ready: [bool; 2],
+    /// Frames on their way to each side, with the time they are due.
+    toward: [VecDeque<(u64, Frame)>; 2],
+    last_due: [u64; 2],
+}
+
+/// Every connection there was.
+#[derive(Debug, Default)]
+pub struct Net {
+    /// Nothing passes.
+    pub cut: bool,
+    conns: BTreeMap<ConnId, Conn>,
+    next: u64,
+}
+
+impl World {
+    pub(crate) fn dialled(&mut self, incarnation: u32) {
+        let up = !self.net.cut && self.nodes[1].mirror.is_some();
+        if self.nodes[0].incarnation != incarnation {
+            return;
+        }
+        if !up {
+            self.tell(0, incarnation, Event::DialFailed);
+            return;
+        }
+        self.net.next += 1;
+        let conn = ConnId(self.net.next);
+        let incarnation = [self.nodes[0].incarnation, self.nodes[1].incarnation];
+        let fresh = Conn {
+            incarnation,
+            open: [true; 2],
+            ready: [false; 2],
+            toward: [VecDeque::new(), VecDeque::new()],
+            last_due: [self.time; 2],
+        };
+        self.net.conns.insert(conn, fresh);
+        for node in 0..2 {
+            let after = 1 + self.rng.below(300);
+            self.schedule(after, Happening::Ready { conn, node });
+        }
+    }
+
+    pub(crate) fn conn_ready(&mut self, conn: ConnId, node: usize) {
+        let Some(entry) = self.net.conns.get_mut(&conn) else { return };
+        let incarnation = entry.incarnation[node];
+        if !entry.open[node] {
+            return;
+        }
+        entry.ready[node] = true;
+        let side = if node == 0 { Side::Second } else { Side::First };
+        let hello = PeerHello { side, version: 1 };
+        self.tell(node, incarnation, Event::PeerReady { conn, dialled: node == 0, hello });
+        self.schedule(1, Happening::Deliver { conn, to: node });
+    }
+
+    pub(crate) fn send(&mut self, conn: ConnId, from: usize, frame: Frame) {
+        let slow = if self.rng.chance(30) { 20_000 } else { 120 };
+        let delay = 20 + self.rng.below(slow);
+        let (time, to) = (self.time, 1 - from);
+        let Some(entry) = self.net.conns.get_mut(&conn) else { return };
+        if !entry.open[from] {
+            return;
+        }
+        let due = (time + delay).max(entry.last_due[to] + 1);
+        entry.last_due[to] = due;
+        entry.toward[to].push_back((due, frame));
+        self.schedule(due - time, Happening::Deliver { conn, to });
+    }
+
+    /// Delivers what is due. Frames wait for the handshake to be over at their end.
+    pub(crate) fn deliver(&mut self, conn: ConnId, to: usize) {
+        while !self.net.cut {
+            let time = self.time;
+            let Some(entry) = self.net.conns.get_mut(&conn) else { return };
+            let incarnation = entry.incarnation[to];
+            let ends = entry.open[to] && entry.ready[to];
+            if !ends || entry.toward[to].front().is_none_or(|(due, _)| *due > time) {
+                return;
+            }
+            let Some((_, frame)) = entry.toward[to].pop_front() else { return };
+            self.tell(to, incarnation, Event::Frame { conn, frame });
+        }
+    }
+
+    /// One end closes; the other learns of it after what was sent before, if the network is up.
+    pub(crate) fn close(&mut self, conn: ConnId, by: usize) {
+        let (time, other) = (self.time, 1 - by);
+        let lossy = self.rng.chance(300);
+        let Some(entry) = self.net.conns.get_mut(&conn) else { return };
+        if !std::mem::replace(&mut entry.open[by], false) {
+            return;
+        }
+        entry.toward[by].clear();
+        if lossy {
+            entry.toward[other].clear();
+        }
+        let due = entry.last_due[other].max(time) + 2;
+        self.schedule(due - time, Happening::Gone { conn, node: other });
+    }
+
+    pub(crate) fn conn_gone(&mut self, conn: ConnId, node: usize) {
+        let cut = self.net.cut;
+        let Some(entry) = self.net.conns.get_mut(&conn) else { return };
+        if cut || !entry.open[node] {
+            return;
+        }
+        entry.open[node] = false;
+        let incarnation = entry.incarnation[node];
+        self.tell(node, incarnation, Event::PeerGone { conn });
+    }
+
+    /// Both ends lose every connection, each at its own time, with what was under way.
+    pub(crate) fn reset_connections(&mut self) {
+        let open: Vec<ConnId> = self.open_conns();
+        for conn in open {
+            for node in 0..2 {
+                let after = 1 + self.rng.below(3000);
+                self.schedule(after, Happening::Gone { conn, node });
+            }
+            let keep = self.rng.below(3);
+            if let Some(entry) = self.net.conns.get_mut(&conn) {
+                for queue in &mut entry.toward {
+                    let keep = usize::try_from(keep).unwrap_or(0).min(queue.len());
+                    queue.truncate(keep);
+                }
+            }
+        }
+    }
+
+    fn open_conns(&self) -> Vec<ConnId> {
+        let conns = self.net.conns.iter();
+        conns.filter(|(_, c)| c.open != [false; 2]).map(|(id, _)| *id).collect()
+    }
+
+    /// The process on `node` is gone: the kernel ends its connections.
+    pub(crate) fn drop_connections_of(&mut self, node: usize, silently: bool) {
+        for conn in self.open_conns() {
+            if silently {
+                if let Some(entry) = self.net.conns.get_mut(&conn) {
+                    entry.open[node] = false;
+                }
+            } else {
+                self.close(conn, node);
+            }
+        }
+    }
+
+    /// The network works again: what stalled goes on, and ends that were missed are noticed.
+    pub(crate) fn heal(&mut self) {
+        self.net.cut = false;
+        for conn in self.open_conns() {
+            for node in 0..2 {
+                self.schedule(1, Happening::Deliver { conn, to: node });
+                let half_open =
+                    self.net.conns.get(&conn).is_some_and(|c| c.open[node] && !c.open[1 - node]);
+                if half_open {
+                    let after = 100 + self.rng.below(1000);
+                    self.schedule(after, Happening::Gone { conn, node });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The operator's commands, what the agents tell each other, and fate.
+
+use crate::node::AppOp;
+use crate::world::{Happening, World};
+use mirror_core::command::{Command, Done, Refusal};
+use mirror_core::io::{CommandId, Event};
+use mirror_core::units::SessionNo;
+
+/// Who waits for a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pending {
+    /// The operator.
+    Operator,
+    /// The operator forces this side.
+    Force,
+    /// The other server's agent told this side that it is behind.
+    Told {
+        /// The session that ended.
+        session: SessionNo,
+    },
+    /// Nobody.
+    Agent,
+}
+
+impl World {
+    pub(crate) fn command(&mut self, node: usize, command: Command, pending: Pending) {
+        self.next_id += 1;
+        let id = CommandId(self.next_id);
+        let incarnation = self.nodes[node].incarnation;
+        let pending = match command {
+            Command::ToldBehind { session } => Pending::Told { session },
+            _ => pending,
+        };
+        self.log(|| format!("server{}: {command:?}", node + 1));
+        self.commands.insert(id, pending);
+        self.tell(node, incarnation, Event::Command { id, command });
+    }
+
+    pub(crate) fn replied(&mut self, node: usize, id: CommandId, result: Result<Done, Refusal>) {
+        self.log(|| format!("server{}: answers {result:?}", node + 1));
+        match (self.commands.remove(&id), result) {
+            (None, _) => self.fail(format!("command {} answered twice", id.0)),
+            (Some(Pending::Force), Ok(_)) => {
+                let content = self.nodes[node].data.live().to_vec();
+                self.oracle.declare(&content);
+            }
+            (Some(Pending::Told { session }), Ok(Done::Noted)) => {
+                let (to, after) = (1 - node, 100 + self.rng.below(2000));
+                let incarnation = self.nodes[to].incarnation;
+                let command = Command::PeerConfirmedBehind { session };
+                self.schedule(after, Happening::AgentCommand { node: to, incarnation, command });
+            }
+            (Some(_), _) => {}
+        }
+    }
+
+    pub(crate) fn tell_behind(&mut self, node: usize, session: SessionNo) {
+        if self.net.cut || self.nodes[1 - node].mirror.is_none() {
+            return;
+        }
+        let (to, after) = (1 - node, 100 + self.rng.below(2000));
+        let incarnation = self.nodes[to].incarnation;
+        let command = Command::ToldBehind { session };
+        self.schedule(after, Happening::AgentCommand { node: to, incarnation, command });
+    }
+
+    fn seen_active(&self, node: usize) -> Option<bool> {
+        let other = &self.nodes[1 - node];
+        (!self.net.cut && other.mirror.is_some()).then(|| other.is_active())
+    }
+
+    /// One step of the application, the operator and fate; schedules the next.
+    pub(crate) fn step(&mut self) {
+        self.application();
+        if self.faults {
+            self.fate();
+            let longest = if self.rng.chance(100) { 9_000_000 } else { 30_000 };
+            let after = 500 + self.rng.below(longest);
+            self.schedule(after, Happening::Step);
+        } else {
+            self.schedule(20_000, Happening::Step);
+        }
+    }
+
+    fn fate(&mut self) {
+        let options = self.options;
+        let node = usize::from(self.rng.chance(500));
+        if self.rng.chance(options.switch) {
+            self.switch(node);
+        }
+        if self.rng.chance(options.kill) {
+            self.kill(node, false);
+        }
+        if self.rng.chance(options.power) {
+            self.kill(node, true);
+            if self.rng.chance(300) {
+                self.kill(1 - node, true);
+            }
+        }
+        if self.rng.chance(options.cut) {
+            self.log(|| "the network is cut".to_owned());
+            self.net.cut = true;
+        } else if self.net.cut && self.rng.chance(300) {
+            self.log(|| "the network works again".to_owned());
+            self.heal();
+        }
+        if self.rng.chance(options.reset) {
+            self.log(|| "connections are reset".to_owned());
+            self.reset_connections();
+        }
+        if self.rng.chance(options.recovery) {
+            let cancel = self.rng.chance(500);
+            let command = if cancel { Command::CancelRecovery } else { Command::Recover };
+            self.command_if_up(node, command, Pending::Operator);
+        }
+        if self.rng.chance(options.force) {
+            let command = Command::Force { peer_seen_active: self.seen_active(node) };
+            self.command_if_up(node, command, Pending::Force);
+        }
+        self.restart_some();
+    }
+
+    fn command_if_up(&mut self, node: usize, command: Command, pending: Pending) {
+        if self.nodes[node].mirror.is_some() {
+            self.command(node, command, pending);
+        }
+    }
+
+    fn switch(&mut self, node: usize) {
+        if self.nodes[node].is_active() {
+            if self.rng.chance(400) {
+                self.command(node, Command::Deactivate, Pending::Operator);
+            }
+            return;
+        }
+        // The operator vouches only for what is true: off, and nothing written alone.
+        let other = 1 - node;
+        let peer_down =
+            self.nodes[other].mirror.is_none() && !self.oracle.lone[other] && self.rng.chance(500);
+        let peer_seen_active = self.seen_active(node);
+        self.command_if_up(
+            node,
+            Command::Activate { peer_down, peer_seen_active },
+            Pending::Operator,
+        );
+    }
+
+    /// The agent dies; with `power` the whole server does, and its caches with it.
+    pub(crate) fn kill(&mut self, node: usize, power: bool) {
+        if self.nodes[node].mirror.is_none() && !power {
+            return;
+        }
+        let what = if power { "loses power" } else { "is killed" };
+        self.log(|| format!("server{} {what}", node + 1));
+        self.nodes[node].mirror = None;
+        self.nodes[node].incarnation += 1;
+        self.nodes[node].timer = u64::MAX;
+        for (_, op) in std::mem::take(&mut self.nodes[node].requests) {
+            if let AppOp::Write(stamp) = op {
+                self.oracle.failed(stamp);
+            }
+        }
+        self.drop_connections_of(node, power);
+        if power {
+            self.lose_power(node);
+        }
+        self.oracle.interrupted(node, power || self.options.power > 0);
+    }
+
+    pub(crate) fn restart_some(&mut self) {
+        for node in 0..2 {
+            let down = self.nodes[node].mirror.is_none() && self.nodes[node].landing == 0;
+            if down && (!self.faults || self.rng.chance(300)) {
+                self.log(|| format!("server{}: the agent starts", node + 1));
+                let now = self.now();
+                let (nodes, rng) = (&mut self.nodes, &mut self.rng);
+                match nodes[node].start(now, rng) {
+                    Ok(()) => {
+                        let incarnation = self.nodes[node].incarnation;
+                        self.tell(node, incarnation, Event::Timer);
+                    }
+                    Err(why) => self.fail(format!("the record cannot be read back: {why}")),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What must hold: a history of every block, kept apart from both mirrors.
+//!
+//! A write is *superseded* at a block by an acknowledged write that began after it ended. An
+//! acknowledged write is *protected* while a side still holds it that has not lost power or its
+//! agent since, or once a flush of the application covered it. A block may hold any write that no
+//! protected write supersedes, and nothing else.
+
+use crate::disk::Stamp;
+
+#[derive(Clone, Debug)]
+struct Write {
+    blocks: std::ops::Range<usize>,
+    node: usize,
+    began: u64,
+    /// When it was acknowledged, or its outcome became unknown.
+    ended: Option<u64>,
+    acked: bool,
+    flushed: bool,
+    /// Sides that still hold it in a cache that has not been lost.
+    holders: [bool; 2],
+    /// Given up by an operator's `--force`.
+    void: bool,
+}
+
+/// The history of a run.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// By stamp - 1.
+    writes: Vec<Write>,
+    clock: u64,
+    /// For each side: it acknowledged something that the other does not hold.
+    pub lone: [bool; 2],
+    /// Per block: the content that an operator declared to be the truth.
+    declared: Vec<Option<Stamp>>,
+}
+
+impl Oracle {
+    /// Nothing written yet.
+    #[must_use]
+    pub fn new(blocks: usize) -> Self {
+        Self { declared: vec![None; blocks], ..Self::default() }
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    /// The application on `node` begins a write; returns its stamp.
+    pub fn begin(&mut self, node: usize, blocks: std::ops::Range<usize>) -> Stamp {
+        let began = self.tick();
+        self.writes.push(Write {
+            blocks,
+            node,
+            began,
+            ended: None,
+            acked: false,
+            flushed: false,
+            holders: [false; 2],
+            void: false,
+        });
+        self.writes.len() as Stamp
+    }
+
+    /// The write was acknowledged; `holders` are the sides whose disks have it now.
+    pub fn acked(&mut self, stamp: Stamp, holders: [bool; 2]) {
+        let ended = self.tick();
+        let Some(write) = self.get_mut(stamp) else { return };
+        write.ended = Some(ended);
+        write.acked = true;
+        write.holders = holders;
+        let node = write.node;
+        if !holders[1 - node] {
+            self.lone[node] = true;
+        }
+    }
+
+    fn get_mut(&mut self, stamp: Stamp) -> Option<&mut Write> {
+        usize::try_from(stamp).ok()?.checked_sub(1).and_then(|i| self.writes.get_mut(i))
+    }
+
+    fn get(&self, stamp: Stamp) -> Option<&Write> {
+        usize::try_from(stamp).ok()?.checked_sub(1).and_then(|i| self.writes.get(i))
+    }
+
+    /// The writes that a flush submitted now on `node` promises to make durable.
+    #[must_use]
+    pub fn acked_now(&self, node: usize) -> Vec<Stamp> {
+        (1..)
+            .zip(&self.writes)
+            .filter(|(_, w)| w.acked && !w.flushed && w.node == node)
+            .map(|(s, _)| s)
+            .collect()
+    }
+
+    /// A flush of the application was acknowledged that covers `stamps`.
+    pub fn flushed(&mut self, stamps: &[Stamp]) {
+        for stamp in stamps {
+            if let Some(write) = self.get_mut(*stamp) {
+                write.flushed = true;
+            }
+        }
+    }
+
+    /// The process on `node` is gone: what it had under way has an unknown outcome. With
+    /// `cache_lost`, what it had not flushed is no longer protected by it.
+    pub fn interrupted(&mut self, node: usize, cache_lost: bool) {
+        let now = self.tick();
+        for write in &mut self.writes {
+            if write.node == node && write.ended.is_none() {
+                write.ended = Some(now);
+            }
+            if cache_lost {
+                write.holders[node] = false;
+            }
+        }
+    }
+
+    /// A write of `node` failed towards the application: its outcome is unknown.
+    pub fn failed(&mut self, stamp: Stamp) {
+        let now = self.tick();
+        if let Some(write) = self.get_mut(stamp) {
+            write.ended = Some(now);
+        }
+    }
+
+    /// The operator declared `content` to be the truth.
+    pub fn declare(&mut self, content: &[Stamp]) {
+        for (slot, stamp) in self.declared.iter_mut().zip(content) {
+            *slot = Some(*stamp);
+        }
+        for write in &mut self.writes {
+            write.void = true;
+        }
+        self.lone = [false; 2];
+    }
+
+    fn is_protected(write: &Write) -> bool {
+        write.acked && !write.void && (write.flushed || write.holders.contains(&true))
+    }
+
+    /// The time by this history: a read that begins now must see what is acknowledged now.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.clock
+    }
+
+    /// Whether `block` may hold `stamp` for somebody who looked at `as_of`; the error names the
+    /// protected write that it lacks.
+    ///
+    /// # Errors
+    /// A text for the report.
+    pub fn check(&self, block: usize, stamp: Stamp, as_of: u64) -> Result<(), String> {
+        let held = self.get(stamp);
+        if stamp != 0 && held.is_none_or(|w| !w.blocks.contains(&block)) {
+            return Err(format!("block {block} holds {stamp}, which was never written there"));
+        }
+        if let Some(declared) = self.declared[block] {
+            let void = held.is_none_or(|w| w.void);
+            let rewritten = self
+                .writes
+                .iter()
+                .any(|w| !w.void && w.blocks.contains(&block) && Self::is_protected(w));
+            if void && stamp != declared && !rewritten {
+                return Err(format!(
+                    "block {block} holds {stamp}, but the operator declared {declared}"
+                ));
+            }
+        }
+        let ended = held.map_or(0, |w| w.ended.unwrap_or(u64::MAX));
+        let newer = (1..).zip(&self.writes).find(|(_, w)| {
+            Self::is_protected(w)
+                && w.blocks.contains(&block)
+                && w.began > ended
+                && w.ended.is_some_and(|e| e <= as_of)
+        });
+        match newer {
+            Some((lost, w)) => Err(format!(
+                "block {block} holds {stamp}, but write {lost} of server{} was acknowledged later{}",
+                w.node + 1,
+                if w.flushed { " and flushed" } else { "" }
+            )),
+            None => Ok(()),
+        }
+    }
+}

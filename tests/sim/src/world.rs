@@ -1,0 +1,363 @@
+//! Two servers, their disks and the network between them, moved by one queue of events.
+
+use crate::disk::{Stamp, blocks, payload, stamps};
+use crate::net::Net;
+use crate::node::{AppOp, Node, SIZE};
+use crate::operator::Pending;
+use crate::options::Options;
+use crate::oracle::Oracle;
+use crate::rng::Rng;
+use mirror_core::buf::Buf;
+use mirror_core::io::{
+    Action, CommandId, ConnId, DataOp, Event, IoId, Notice, Request, RequestId, RequestOp,
+};
+use mirror_core::units::{Extent, Millis, Now, Side};
+use std::collections::BTreeMap;
+
+/// An operation on a data partition under way.
+#[derive(Debug)]
+pub enum Landing {
+    /// Stamps that land.
+    Write(Vec<Stamp>),
+    /// A read.
+    Read,
+    /// A flush over this many cached writes.
+    Flush(usize),
+}
+
+/// Something that will happen.
+#[derive(Debug)]
+pub enum Happening {
+    /// An operation on the data partition ends.
+    Data { node: usize, incarnation: u32, io: IoId, extent: Extent, what: Landing },
+    /// A write to the cluster partition ends.
+    Meta { node: usize, incarnation: u32, io: IoId, offset: u64, bytes: Buf },
+    /// Frames of a connection may be due at `to`.
+    Deliver { conn: ConnId, to: usize },
+    /// A connection attempt ends.
+    Dialled { incarnation: u32 },
+    /// A connection is authenticated at `node`.
+    Ready { conn: ConnId, node: usize },
+    /// The end of a connection is noticed at `node`.
+    Gone { conn: ConnId, node: usize },
+    /// A deadline of the mirror.
+    Timer { node: usize, incarnation: u32 },
+    /// A command from the other server's agent, or its answer, arrives.
+    AgentCommand { node: usize, incarnation: u32, command: mirror_core::command::Command },
+    /// The application, the operator and fate move.
+    Step,
+}
+
+/// The whole simulation.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) rng: Rng,
+    pub(crate) options: Options,
+    /// Virtual time in microseconds.
+    pub time: u64,
+    queue: BTreeMap<(u64, u64), Happening>,
+    sequence: u64,
+    pub(crate) nodes: [Node; 2],
+    pub(crate) net: Net,
+    pub(crate) oracle: Oracle,
+    pub(crate) commands: BTreeMap<CommandId, Pending>,
+    pub(crate) next_id: u64,
+    pub(crate) failure: Option<String>,
+    /// What happened, for the report.
+    pub history: Vec<String>,
+    pub(crate) faults: bool,
+    pub(crate) stepped: bool,
+}
+
+impl World {
+    /// Two servers that were never used, switched off.
+    #[must_use]
+    pub fn new(seed: u64, options: Options) -> Self {
+        let mut rng = Rng::new(seed);
+        let nodes = [Node::new(Side::First, &mut rng), Node::new(Side::Second, &mut rng)];
+        let count = nodes[0].data.live().len();
+        Self {
+            rng,
+            options,
+            time: 0,
+            queue: BTreeMap::new(),
+            sequence: 0,
+            nodes,
+            net: Net::default(),
+            oracle: Oracle::new(count),
+            commands: BTreeMap::new(),
+            next_id: 0,
+            failure: None,
+            history: Vec::new(),
+            faults: true,
+            stepped: false,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        let wall = 1_700_000_000 + i64::try_from(self.time / 1_000_000).unwrap_or(0);
+        Now { mono: Millis(self.time / 1000), wall }
+    }
+
+    pub(crate) fn log(&mut self, text: impl FnOnce() -> String) {
+        let line = format!("{:>10.3} ms  {}", self.time as f64 / 1000.0, text());
+        if self.options.verbose {
+            println!("{line}");
+        }
+        self.history.push(line);
+    }
+
+    pub(crate) fn fail(&mut self, text: String) {
+        self.log(|| format!("FAILED: {text}"));
+        self.failure.get_or_insert(text);
+    }
+
+    pub(crate) fn schedule(&mut self, after_us: u64, what: Happening) {
+        self.sequence += 1;
+        self.queue.insert((self.time + after_us, self.sequence), what);
+    }
+
+    /// Runs until `until` (microseconds), a failure, or `stop` says so.
+    pub fn run_until(&mut self, until: u64, mut stop: impl FnMut(&mut Self) -> bool) -> bool {
+        while self.failure.is_none() {
+            let Some((&(at, n), _)) = self.queue.first_key_value() else { return false };
+            if at > until {
+                self.time = until;
+                return false;
+            }
+            let Some(happening) = self.queue.remove(&(at, n)) else { return false };
+            self.time = at;
+            self.happen(happening);
+            if stop(self) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Data { node, incarnation, io, extent, what } => {
+                let data = self.land(node, extent, &what);
+                self.nodes[node].landing -= 1;
+                self.tell(node, incarnation, Event::DataDone { io, result: Ok(data) });
+            }
+            Happening::Meta { node, incarnation, io, offset, bytes } => {
+                self.nodes[node].cluster.write(offset, &bytes);
+                self.nodes[node].landing -= 1;
+                self.tell(node, incarnation, Event::MetaDone { io, result: Ok(()) });
+            }
+            Happening::Deliver { conn, to } => self.deliver(conn, to),
+            Happening::Dialled { incarnation } => self.dialled(incarnation),
+            Happening::Ready { conn, node } => self.conn_ready(conn, node),
+            Happening::Gone { conn, node } => self.conn_gone(conn, node),
+            Happening::Timer { node, incarnation } => {
+                self.nodes[node].timer = u64::MAX;
+                self.tell(node, incarnation, Event::Timer);
+            }
+            Happening::AgentCommand { node, incarnation, command } => {
+                if self.nodes[node].incarnation == incarnation {
+                    self.command(node, command, Pending::Agent);
+                }
+            }
+            Happening::Step => {
+                self.stepped = true;
+                self.step();
+            }
+        }
+    }
+
+    fn land(&mut self, node: usize, extent: Extent, what: &Landing) -> Option<Buf> {
+        let disk = &mut self.nodes[node].data;
+        match what {
+            Landing::Write(values) => {
+                disk.write(extent, values.iter().copied());
+                None
+            }
+            Landing::Read => Some(disk.read(extent)),
+            Landing::Flush(landed) => {
+                disk.flush(*landed);
+                None
+            }
+        }
+    }
+
+    /// Hands an event to the process it is for, if that still runs, and does what it wants.
+    pub(crate) fn tell(&mut self, node: usize, incarnation: u32, event: Event) {
+        let now = self.now();
+        if self.nodes[node].incarnation != incarnation {
+            return;
+        }
+        let Some(mirror) = &mut self.nodes[node].mirror else { return };
+        let mut actions = Vec::new();
+        mirror.handle(now, event, &mut actions);
+        let deadline = mirror.deadline();
+        for action in actions {
+            self.act(node, action);
+        }
+        if let Some(deadline) = deadline {
+            let at = (deadline.0 * 1000).max(self.time + 1000);
+            if at < self.nodes[node].timer {
+                self.nodes[node].timer = at;
+                self.schedule(at - self.time, Happening::Timer { node, incarnation });
+            }
+        }
+    }
+
+    fn act(&mut self, node: usize, action: Action) {
+        let incarnation = self.nodes[node].incarnation;
+        match action {
+            Action::Data { io, op, extent } => self.submit(node, io, op, extent),
+            Action::Meta { io, offset, bytes } => {
+                self.nodes[node].landing += 1;
+                let after = 30 + self.rng.below(200);
+                self.schedule(after, Happening::Meta { node, incarnation, io, offset, bytes });
+            }
+            Action::Complete { id, result } => self.completed(node, id, result),
+            Action::Send { conn, frame } => self.send(conn, node, frame),
+            Action::Close { conn, why } => {
+                self.log(|| format!("server{}: closes connection {}: {why}", node + 1, conn.0));
+                self.close(conn, node);
+            }
+            Action::Dial => {
+                let after = 200 + self.rng.below(2000);
+                self.schedule(after, Happening::Dialled { incarnation });
+            }
+            Action::Reply { id, result } => self.replied(node, id, result),
+            Action::FailDevice => self.log(|| format!("server{}: device fails", node + 1)),
+            Action::TellPeerBehind { session } => self.tell_behind(node, session),
+            Action::Notice(notice) => self.noticed(node, &notice),
+        }
+    }
+
+    fn submit(&mut self, node: usize, io: IoId, op: DataOp, extent: Extent) {
+        let incarnation = self.nodes[node].incarnation;
+        let (what, base) = match op {
+            DataOp::Read => (Landing::Read, 40),
+            DataOp::Write { data, .. } => (Landing::Write(stamps(&data).collect()), 40),
+            DataOp::Zero { .. } => (Landing::Write(blocks(extent).map(|_| 0).collect()), 40),
+            DataOp::Flush => (Landing::Flush(self.nodes[node].data.landed()), 100),
+        };
+        let slow = if self.rng.chance(20) { 5000 } else { 150 };
+        let after = base + self.rng.below(slow);
+        self.nodes[node].landing += 1;
+        self.schedule(after, Happening::Data { node, incarnation, io, extent, what });
+    }
+
+    /// The power of `node` goes: of what was under way any part may have landed.
+    pub(crate) fn lose_power(&mut self, node: usize) {
+        let of_node = |h: &Happening| match h {
+            Happening::Data { node: n, .. } | Happening::Meta { node: n, .. } => *n == node,
+            _ => false,
+        };
+        let keys: Vec<(u64, u64)> =
+            self.queue.iter().filter(|(_, h)| of_node(h)).map(|(k, _)| *k).collect();
+        for key in keys {
+            match self.queue.remove(&key) {
+                Some(Happening::Data { extent, what: Landing::Write(values), .. }) => {
+                    let landed = values.len().min(self.rng.below(5) as usize);
+                    let start = Extent::new(extent.offset, landed as u64 * 4096);
+                    self.nodes[node].data.write(start, values.into_iter().take(landed));
+                }
+                Some(Happening::Meta { offset, bytes, .. }) => {
+                    self.nodes[node].cluster.tear(offset, &bytes, &mut self.rng);
+                }
+                _ => {}
+            }
+        }
+        self.nodes[node].landing = 0;
+        self.nodes[node].data.lose_power(&mut self.rng);
+        self.nodes[node].reboot(&mut self.rng);
+    }
+
+    fn noticed(&mut self, node: usize, notice: &Notice) {
+        self.log(|| format!("server{}: {notice:?}", node + 1));
+        match notice {
+            Notice::SessionOpened { .. } if self.oracle.lone == [true, true] => {
+                self.fail("two sides that both wrote alone opened a session".to_owned());
+            }
+            Notice::RecoveryFinished { source: true, .. } => self.oracle.lone = [false; 2],
+            Notice::Protocol(what) => self.fail(format!("protocol error: {what}")),
+            _ => {}
+        }
+    }
+
+    // The application.
+
+    /// Keeps the application on an active side busy.
+    pub(crate) fn application(&mut self) {
+        for node in 0..2 {
+            let room = 6_usize.saturating_sub(self.nodes[node].requests.len());
+            if !self.nodes[node].is_active() {
+                continue;
+            }
+            for _ in 0..self.rng.below(room as u64 + 1) {
+                self.issue(node);
+            }
+        }
+    }
+
+    fn random_extent(&mut self) -> Extent {
+        let count = SIZE / 4096;
+        let first = if self.rng.chance(500) { self.rng.below(20) } else { self.rng.below(count) };
+        let len = 1 + self.rng.below(4).min(count - first - 1);
+        Extent::new(first * 4096, len * 4096)
+    }
+
+    fn issue(&mut self, node: usize) {
+        self.next_id += 1;
+        let id = RequestId(self.next_id);
+        let extent = self.random_extent();
+        let kind = self.rng.below(10);
+        let (op, waits, extent) = match kind {
+            0 => {
+                let covered = self.oracle.acked_now(node);
+                (RequestOp::Flush, AppOp::Flush(covered), Extent::default())
+            }
+            1..=3 => {
+                let judged = !self.oracle.lone[1 - node];
+                let began = self.oracle.now();
+                (RequestOp::Read, AppOp::Read(extent, began, judged), extent)
+            }
+            _ => {
+                let stamp = self.oracle.begin(node, blocks(extent));
+                (RequestOp::Write(payload(extent, stamp)), AppOp::Write(stamp), extent)
+            }
+        };
+        let fua = kind == 9;
+        self.nodes[node].requests.insert(id, waits);
+        let incarnation = self.nodes[node].incarnation;
+        self.tell(node, incarnation, Event::Request(Request { id, op, extent, fua }));
+    }
+
+    fn completed(
+        &mut self,
+        node: usize,
+        id: RequestId,
+        result: Result<Option<Buf>, mirror_core::io::RequestError>,
+    ) {
+        let Some(op) = self.nodes[node].requests.remove(&id) else {
+            self.fail(format!("server{}: request {} answered twice", node + 1, id.0));
+            return;
+        };
+        match (op, result) {
+            (AppOp::Write(stamp), Ok(_)) => self.write_acked(stamp),
+            (AppOp::Write(stamp), Err(_)) => self.oracle.failed(stamp),
+            (AppOp::Flush(covered), Ok(_)) => self.oracle.flushed(&covered),
+            (AppOp::Read(extent, began, true), Ok(Some(data))) => {
+                for (block, stamp) in blocks(extent).zip(stamps(&data)) {
+                    if let Err(text) = self.oracle.check(block, stamp, began) {
+                        self.fail(format!("a read on server{}: {text}", node + 1));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn write_acked(&mut self, stamp: Stamp) {
+        let holds = |node: &Node| node.data.live().contains(&stamp);
+        let holders = [holds(&self.nodes[0]), holds(&self.nodes[1])];
+        self.oracle.acked(stamp, holders);
+    }
+}
