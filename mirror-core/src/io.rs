@@ -254,7 +254,8 @@ pub enum Action {
         /// For the log.
         why: String,
     },
-    /// Try to connect to the peer, over each address pair in turn.
+    /// Try to connect to the peer, over each address pair in turn. Answered by exactly one
+    /// `PeerReady` (with `dialled`) or `DialFailed`.
     Dial,
     /// Answer a command.
     Reply {

@@ -111,19 +111,22 @@ impl World {
 
     /// The application stops, and what is under way ends.
     fn drain(&mut self) -> Result<(), String> {
-        for node in 0..2 {
-            if self.nodes[node].is_active() {
-                self.command(node, Command::Deactivate, Pending::Operator);
-            }
-        }
         let until = self.time + PATIENCE;
-        self.run_until(until, |world| {
-            let idle = |n: usize| {
-                let node = &world.nodes[n];
-                !node.is_active() && node.requests.is_empty() && node.landing == 0
-            };
-            idle(0) && idle(1) && world.is_normal()
-        });
+        let mut at_rest = false;
+        while !at_rest && self.time < until && self.failure.is_none() {
+            for node in 0..2 {
+                if self.nodes[node].is_active() {
+                    self.command(node, Command::Deactivate, Pending::Operator);
+                }
+            }
+            at_rest = self.run_until(self.time + 5_000_000, |world| {
+                let idle = |n: usize| {
+                    let node = &world.nodes[n];
+                    !node.is_active() && node.requests.is_empty() && node.landing == 0
+                };
+                idle(0) && idle(1) && world.is_normal()
+            });
+        }
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }

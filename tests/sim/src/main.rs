@@ -22,9 +22,15 @@ struct Args {
     /// Steps with faults in each run.
     #[arg(long, default_value_t = Options::all().steps)]
     steps: u64,
-    /// No power loss and no --force: the strictest judgement of acknowledged writes.
+    /// No server loses power: caches survive, so no acknowledged write may be gone.
     #[arg(long)]
     no_power_loss: bool,
+    /// No operator says --force.
+    #[arg(long)]
+    no_force: bool,
+    /// Report every write that lands at this 4 KiB block.
+    #[arg(long)]
+    watch: Option<usize>,
     /// Print each event as it happens.
     #[arg(long)]
     verbose: bool,
@@ -35,8 +41,15 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let base = if args.no_power_loss { Options::no_power_loss() } else { Options::all() };
-    let options = Options { steps: args.steps, verbose: args.verbose, ..base };
+    let all = Options::all();
+    let options = Options {
+        steps: args.steps,
+        verbose: args.verbose,
+        watch: args.watch,
+        power: if args.no_power_loss { 0 } else { all.power },
+        force: if args.no_force { 0 } else { all.force },
+        ..all
+    };
     let mut virtual_us = 0_u64;
     for seed in args.seed..args.seed + args.runs {
         match run_seed(seed, options) {

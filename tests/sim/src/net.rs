@@ -12,6 +12,8 @@ struct Conn {
     open: [bool; 2],
     /// The handshake is over at this end.
     ready: [bool; 2],
+    /// It was reset; the ends will notice.
+    reset: bool,
     /// Frames on their way to each side, with the time they are due.
     toward: [VecDeque<(u64, Frame)>; 2],
     last_due: [u64; 2],
@@ -43,6 +45,7 @@ impl World {
             incarnation,
             open: [true; 2],
             ready: [false; 2],
+            reset: false,
             toward: [VecDeque::new(), VecDeque::new()],
             last_due: [self.time; 2],
         };
@@ -71,7 +74,7 @@ impl World {
         let delay = 20 + self.rng.below(slow);
         let (time, to) = (self.time, 1 - from);
         let Some(entry) = self.net.conns.get_mut(&conn) else { return };
-        if !entry.open[from] {
+        if !entry.open[from] || entry.reset {
             return;
         }
         let due = (time + delay).max(entry.last_due[to] + 1);
@@ -118,8 +121,13 @@ impl World {
             return;
         }
         entry.open[node] = false;
-        let incarnation = entry.incarnation[node];
-        self.tell(node, incarnation, Event::PeerGone { conn });
+        let (incarnation, ready) = (entry.incarnation[node], entry.ready[node]);
+        if ready {
+            self.tell(node, incarnation, Event::PeerGone { conn });
+        } else if node == 0 {
+            // It ended before the handshake was over: the attempt to dial has failed.
+            self.tell(node, incarnation, Event::DialFailed);
+        }
     }
 
     /// Both ends lose every connection, each at its own time, with what was under way.
@@ -132,6 +140,7 @@ impl World {
             }
             let keep = self.rng.below(3);
             if let Some(entry) = self.net.conns.get_mut(&conn) {
+                entry.reset = true;
                 for queue in &mut entry.toward {
                     let keep = usize::try_from(keep).unwrap_or(0).min(queue.len());
                     queue.truncate(keep);
@@ -164,8 +173,11 @@ impl World {
         for conn in self.open_conns() {
             for node in 0..2 {
                 self.schedule(1, Happening::Deliver { conn, to: node });
-                let half_open =
-                    self.net.conns.get(&conn).is_some_and(|c| c.open[node] && !c.open[1 - node]);
+                let half_open = self
+                    .net
+                    .conns
+                    .get(&conn)
+                    .is_some_and(|c| c.open[node] && (c.reset || !c.open[1 - node]));
                 if half_open {
                     let after = 100 + self.rng.below(1000);
                     self.schedule(after, Happening::Gone { conn, node });

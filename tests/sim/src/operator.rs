@@ -42,7 +42,7 @@ impl World {
             (None, _) => self.fail(format!("command {} answered twice", id.0)),
             (Some(Pending::Force), Ok(_)) => {
                 let content = self.nodes[node].data.live().to_vec();
-                self.oracle.declare(&content);
+                self.oracle.declare(node, &content);
             }
             (Some(Pending::Told { session }), Ok(Done::Noted)) => {
                 let (to, after) = (1 - node, 100 + self.rng.below(2000));

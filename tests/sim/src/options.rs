@@ -19,6 +19,8 @@ pub struct Options {
     pub switch: u64,
     /// `--recovery` and `--cancel`.
     pub recovery: u64,
+    /// Report every write that lands at this 4 KiB block.
+    pub watch: Option<usize>,
     /// Print each event.
     pub verbose: bool,
 }
@@ -36,13 +38,8 @@ impl Options {
             force: 15,
             switch: 300,
             recovery: 60,
+            watch: None,
             verbose: false,
         }
-    }
-
-    /// Agents die and links fail, but no cache is lost and nobody forces anything.
-    #[must_use]
-    pub const fn no_power_loss() -> Self {
-        Self { power: 0, force: 0, ..Self::all() }
     }
 }

@@ -30,6 +30,8 @@ pub struct Oracle {
     clock: u64,
     /// For each side: it acknowledged something that the other does not hold.
     pub lone: [bool; 2],
+    /// For each side: overruled by a force that it does not know of.
+    pub overruled: [bool; 2],
     /// Per block: the content that an operator declared to be the truth.
     declared: Vec<Option<Stamp>>,
 }
@@ -88,7 +90,7 @@ impl Oracle {
     pub fn acked_now(&self, node: usize) -> Vec<Stamp> {
         (1..)
             .zip(&self.writes)
-            .filter(|(_, w)| w.acked && !w.flushed && w.node == node)
+            .filter(|(_, w)| w.acked && !w.flushed && w.node == node && w.holders[node])
             .map(|(s, _)| s)
             .collect()
     }
@@ -124,13 +126,15 @@ impl Oracle {
         }
     }
 
-    /// The operator declared `content` to be the truth.
-    pub fn declare(&mut self, content: &[Stamp]) {
+    /// The operator declared `content`, that of `winner`, to be the truth.
+    pub fn declare(&mut self, winner: usize, content: &[Stamp]) {
+        self.overruled[1 - winner] = true;
         for (slot, stamp) in self.declared.iter_mut().zip(content) {
             *slot = Some(*stamp);
         }
         for write in &mut self.writes {
-            write.void = true;
+            // What is under way may still take effect.
+            write.void |= write.ended.is_some();
         }
         self.lone = [false; 2];
     }

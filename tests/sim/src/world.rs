@@ -168,6 +168,12 @@ impl World {
     }
 
     fn land(&mut self, node: usize, extent: Extent, what: &Landing) -> Option<Buf> {
+        if let (Some(block), Landing::Write(values)) = (self.options.watch, what) {
+            if let Some(n) = blocks(extent).position(|b| b == block) {
+                let stamp = values[n];
+                self.log(|| format!("server{}: block {block} becomes {stamp}", node + 1));
+            }
+        }
         let disk = &mut self.nodes[node].data;
         match what {
             Landing::Write(values) => {
@@ -276,7 +282,8 @@ impl World {
             Notice::SessionOpened { .. } if self.oracle.lone == [true, true] => {
                 self.fail("two sides that both wrote alone opened a session".to_owned());
             }
-            Notice::RecoveryFinished { source: true, .. } => self.oracle.lone = [false; 2],
+            Notice::SessionOpened { .. } => self.oracle.overruled = [false; 2],
+            Notice::RecoveryFinished { .. } => self.oracle.lone = [false; 2],
             Notice::Protocol(what) => self.fail(format!("protocol error: {what}")),
             _ => {}
         }
@@ -315,7 +322,7 @@ impl World {
                 (RequestOp::Flush, AppOp::Flush(covered), Extent::default())
             }
             1..=3 => {
-                let judged = !self.oracle.lone[1 - node];
+                let judged = !self.oracle.lone[1 - node] && !self.oracle.overruled[node];
                 let began = self.oracle.now();
                 (RequestOp::Read, AppOp::Read(extent, began, judged), extent)
             }
