@@ -174,10 +174,23 @@ pub fn judge(a: &Card, b: &Card) -> Verdict {
     }
 }
 
-/// Neither has a history. A mark of a begun copy on one side does not matter: nothing but the
-/// other side's equally blank data could be lost.
-fn judge_both_blank(_a: &Card, _b: &Card) -> Verdict {
-    Verdict::copy(Row::InitialConstruction, Side::First, Mode::Initial)
+/// Neither has a history. One that is half copied had a source, whose history is lost: what is
+/// here is worth nothing, and what is there may be the only good copy.
+fn judge_both_blank(a: &Card, b: &Card) -> Verdict {
+    if a.active || b.active {
+        return Verdict::refuse(Row::TargetActive);
+    }
+    let block = a.device_block.max(b.device_block);
+    if a.capacity.min(b.capacity) < u64::from(block.max(1)) {
+        return Verdict::refuse(Row::SizeMismatch);
+    }
+    let source = match (a.record.inconsistent, b.record.inconsistent) {
+        (None, None) => Side::First,
+        (Some(_), None) => b.record.side,
+        (None, Some(_)) => a.record.side,
+        (Some(_), Some(_)) => return Verdict::refuse(Row::BlankAndAbnormal),
+    };
+    Verdict::copy(Row::InitialConstruction, source, Mode::Initial)
 }
 
 /// `blank` has no history, `full` has one.
@@ -189,18 +202,23 @@ fn judge_blank(full: &Card, generation: Generation, blank: &Card) -> Verdict {
     if record.inconsistent.is_some() || record.behind {
         return Verdict::refuse(Row::BlankAndAbnormal);
     }
+    if blank.active {
+        return Verdict::refuse(Row::TargetActive);
+    }
     if resumes(record, generation, &blank.record) {
         return Verdict::copy(Row::BlankResumed, record.side, Mode::Difference);
     }
-    if full.active || knows_it_is_latest(record, generation) || is_toward(record, &blank.record) {
+    if full.active || knows_it_is_latest(record) || is_toward(record, &blank.record) {
         return Verdict::copy(Row::BlankTarget, record.side, Mode::Full);
     }
     Verdict::refuse(Row::BlankAndUnsure)
 }
 
-/// The record itself says that the peer cannot be newer: it went on alone, or was forced.
-fn knows_it_is_latest(record: &Record, generation: Generation) -> bool {
-    record.owes_all || record.peer_behind || !record.bases.contains(&Some(generation))
+/// The record itself says that the peer cannot be newer: it was forced, the peer confirmed that
+/// it is behind, or the generation was never within the peer's reach. A peer that may have adopted
+/// the generation may also have gone on from it.
+fn knows_it_is_latest(record: &Record) -> bool {
+    record.owes_all || record.peer_behind || !record.peer_may_hold()
 }
 
 /// `target` is half copied toward a generation that `source` has or had.
@@ -248,20 +266,27 @@ pub fn sessions_can_both_be_true(a: &Record, b: &Record) -> bool {
 
 /// Whether `x` descends from or overrules the history of `y`.
 fn supersedes(x: &Card, y: &Card) -> bool {
-    let (rx, ry) = (&x.record, &y.record);
-    let Some(gy) = ry.generation else { return true };
-    rx.ancestors.contains(gy)
-        || rx.bases.contains(&Some(gy))
-        || rx.overruled.contains(gy)
-        || is_toward(rx, ry)
-        || overrules_unseen(x, y)
+    knows_as_former(&x.record, &y.record) || overrules_unseen(x, y)
+}
+
+/// The record of `x` names the generation of `y` as one that it descends from or overrules, or
+/// `y` is being turned into something that `x` has.
+fn knows_as_former(x: &Record, y: &Record) -> bool {
+    let named = y.generation.is_none_or(|gy| {
+        x.ancestors.contains(gy) || x.bases.contains(&Some(gy)) || x.overruled.contains(gy)
+    });
+    named || is_toward(x, y)
 }
 
 /// A force without contact also overrules an inactive peer that was last activated earlier, but
-/// not one that was forced, too.
+/// not one that was forced, too, and not one that knows of the forced generation: what that one
+/// became, it became later.
 fn overrules_unseen(x: &Card, y: &Card) -> bool {
     x.record.forced_at.is_some_and(|forced| {
-        !y.active && y.record.forced_at.is_none() && y.record.activation < forced
+        !y.active
+            && y.record.forced_at.is_none()
+            && y.record.activation < forced
+            && !knows_as_former(&y.record, &x.record)
     })
 }
 
@@ -305,9 +330,9 @@ fn is_abnormal(record: &Record) -> bool {
     record.inconsistent.is_some() || record.behind
 }
 
-/// The marks of `source` are complete against what `target` holds now.
+/// The marks of both are complete against what `target` holds now.
 fn marks_reach_back(source: &Record, target: &Record) -> bool {
-    if source.owes_all {
+    if source.owes_all || target.owes_all {
         return false;
     }
     let held = match target.inconsistent {
@@ -353,7 +378,7 @@ fn judge_equal_abnormal(source: &Card, target: &Card, generation: Generation) ->
         None => Row::BehindTarget,
     };
     let side = source.record.side;
-    if source.record.owes_all {
+    if source.record.owes_all || target.record.owes_all {
         return Verdict::copy(row, side, Mode::Full);
     }
     match target.record.inconsistent {
@@ -373,18 +398,25 @@ fn unmarked(a: &Card, b: &Card) -> bool {
 /// Same generation, both whole: take the difference from the side that most likely has what
 /// applications saw last.
 fn judge_settle(a: &Card, b: &Card) -> Verdict {
+    match (a.record.owes_all, b.record.owes_all) {
+        (true, true) => return Verdict::refuse(Row::BothAbnormal),
+        (true, false) => return judge_owed(a, b),
+        (false, true) => return judge_owed(b, a),
+        (false, false) => {}
+    }
     let (row, source, target) = settle_source(a, b);
-    if source.record.owes_all {
-        return Verdict::copy(row, source.record.side, Mode::Full);
-    }
-    if target.record.owes_all {
-        return Verdict::refuse(Row::BothAbnormal);
-    }
     if unmarked(a, b) {
         return Verdict { row: Row::InSync, outcome: Outcome::InSync };
     }
     let mode = Mode::Settle { complete: target.uninterrupted };
     Verdict::copy(row, source.record.side, mode)
+}
+
+/// One generation, and `source` had begun to copy everything to a restored `target`. Their
+/// session numbers agree since that attempt, so only the debt still tells them apart.
+fn judge_owed(source: &Card, target: &Card) -> Verdict {
+    copy_is_refused(source, target)
+        .unwrap_or_else(|| Verdict::copy(Row::RestoredTarget, source.record.side, Mode::Full))
 }
 
 fn settle_source<'c>(a: &'c Card, b: &'c Card) -> (Row, &'c Card, &'c Card) {

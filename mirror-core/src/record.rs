@@ -146,6 +146,18 @@ impl Record {
             update_time: 0,
         }
     }
+
+    /// Whether the peer may hold the current generation (rule 3): it was born in sync with the
+    /// peer, or a session has been open since in which the peer may have adopted it. An offer of
+    /// this side that nobody is known to have accepted opened nothing here.
+    #[must_use]
+    pub fn peer_may_hold(&self) -> bool {
+        if self.bases.contains(&self.generation) {
+            return true;
+        }
+        let only_offered = self.session == self.born_session.next() && !self.session_open;
+        self.session != self.born_session && !only_offered
+    }
 }
 
 /// What a side shows its peer before a session (rule 8): the durable record and what only the

@@ -5,19 +5,7 @@ use super::link::Link;
 use super::meta::Then;
 use super::{Alone, Mirror};
 use crate::io::{Action, Notice};
-use crate::record::Record;
 use crate::units::Millis;
-
-/// Whether the peer may hold the current generation: it was born in sync with the peer, or a
-/// session has been open since in which the peer may have adopted it. An offer of this side that
-/// nobody is known to have accepted opened nothing here.
-fn peer_may_hold(record: &Record) -> bool {
-    if record.bases.contains(&record.generation) {
-        return true;
-    }
-    let only_offered = record.session == record.born_session.next() && !record.session_open;
-    record.session != record.born_session && !only_offered
-}
 
 impl Mirror {
     /// The active side has waited long enough for its peer, or there is nothing to wait for.
@@ -52,7 +40,7 @@ impl Mirror {
 
     fn record_alone(&mut self) {
         self.alone = Alone::Recording;
-        if peer_may_hold(&self.meta.record) {
+        if self.meta.record.peer_may_hold() {
             self.begin_generation();
         }
         let record = &mut self.meta.record;
