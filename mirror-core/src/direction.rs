@@ -5,7 +5,7 @@
 //! `docs/recovery.md` has the table in prose; the rows are tried from top to bottom.
 
 use crate::record::{Card, Record};
-use crate::units::{Generation, Side};
+use crate::units::{Generation, SessionNo, Side};
 
 /// What is copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -264,6 +264,14 @@ pub fn sessions_can_both_be_true(a: &Record, b: &Record) -> bool {
     }
 }
 
+/// The number of the next session between sides with these records: one above the last that
+/// may have been open. An offer that nobody accepted is made again under its number.
+#[must_use]
+pub fn next_session(a: &Record, b: &Record) -> SessionNo {
+    let opened = |r: &Record| r.session.0 - u64::from(!r.session_open && r.session.0 > 0);
+    SessionNo(opened(a).max(opened(b)) + 1)
+}
+
 /// Whether `x` descends from or overrules the history of `y`.
 fn supersedes(x: &Card, y: &Card) -> bool {
     knows_as_former(&x.record, &y.record) || overrules_unseen(x, y)
@@ -276,6 +284,12 @@ fn knows_as_former(x: &Record, y: &Record) -> bool {
         x.ancestors.contains(gy) || x.bases.contains(&Some(gy)) || x.overruled.contains(gy)
     });
     named || is_toward(x, y)
+}
+
+/// An operator declared `x` to be the truth over what `y` has, whatever either of them lacks.
+fn overrules(x: &Card, y: &Card) -> bool {
+    let named = y.record.generation.is_some_and(|gy| x.record.overruled.contains(gy));
+    named || overrules_unseen(x, y)
 }
 
 /// A force without contact also overrules an inactive peer that was last activated earlier, but
@@ -301,14 +315,14 @@ fn judge_different(a: &Card, b: &Card) -> Verdict {
         return refusal;
     }
     let (rn, ro) = (&newer.record, &older.record);
-    if !sessions_can_both_be_true(rn, ro) {
+    if !sessions_can_both_be_true(rn, ro) && !overrules(newer, older) {
         return if ro.session < rn.session {
             Verdict::copy(Row::RestoredTarget, rn.side, Mode::Full)
         } else {
             Verdict::refuse(Row::RestoredSource)
         };
     }
-    if marks_reach_back(rn, ro) {
+    if sessions_can_both_be_true(rn, ro) && marks_reach_back(rn, ro) {
         Verdict::copy(Row::DescendantDifference, rn.side, Mode::Difference)
     } else {
         Verdict::copy(Row::DescendantFull, rn.side, Mode::Full)

@@ -17,7 +17,7 @@ use super::link::{Link, Parked};
 use super::meta::Then;
 use super::session::{Role, Session};
 use super::setup::AutoRecovery;
-use crate::direction::{Mode, Outcome, Verdict, judge};
+use crate::direction::{Mode, Outcome, Verdict, judge, next_session};
 use crate::io::Notice;
 use crate::marks::Marks;
 use crate::record::{Card, Record};
@@ -61,7 +61,7 @@ impl Agree {
     }
 
     fn next_session(&self) -> Option<SessionNo> {
-        self.cards().map(|(a, b)| a.record.session.max(b.record.session).next())
+        self.cards().map(|(a, b)| next_session(&a.record, &b.record))
     }
 }
 

@@ -64,15 +64,16 @@ impl Oracle {
         self.writes.len() as Stamp
     }
 
-    /// The write was acknowledged; `holders` are the sides whose disks have it now.
-    pub fn acked(&mut self, stamp: Stamp, holders: [bool; 2]) {
+    /// The write was acknowledged; `holders` are the usable sides whose disks have it now, and
+    /// `on_both` says whether both disks have it, usable or not.
+    pub fn acked(&mut self, stamp: Stamp, holders: [bool; 2], on_both: bool) {
         let ended = self.tick();
         let Some(write) = self.get_mut(stamp) else { return };
         write.ended = Some(ended);
         write.acked = true;
         write.holders = holders;
         let node = write.node;
-        if !holders[1 - node] {
+        if !on_both {
             self.lone[node] = true;
         }
     }

@@ -364,11 +364,11 @@ impl World {
 
     fn write_acked(&mut self, stamp: Stamp) {
         // A half-copied side is no redundancy: it cannot be used without the other.
-        let half = |node: &Node| {
-            node.mirror.as_ref().is_some_and(|m| m.record().inconsistent.is_some())
-        };
-        let holds = |node: &Node| node.data.live().contains(&stamp) && !half(node);
-        let holders = [holds(&self.nodes[0]), holds(&self.nodes[1])];
-        self.oracle.acked(stamp, holders);
+        let half =
+            |node: &Node| node.mirror.as_ref().is_some_and(|m| m.record().inconsistent.is_some());
+        let has = |node: &Node| node.data.live().contains(&stamp);
+        let on = [has(&self.nodes[0]), has(&self.nodes[1])];
+        let holders = [on[0] && !half(&self.nodes[0]), on[1] && !half(&self.nodes[1])];
+        self.oracle.acked(stamp, holders, on == [true, true]);
     }
 }
