@@ -281,15 +281,22 @@ fn supersedes(x: &Card, y: &Card) -> bool {
 /// `y` is being turned into something that `x` has.
 fn knows_as_former(x: &Record, y: &Record) -> bool {
     let named = y.generation.is_none_or(|gy| {
-        x.ancestors.contains(gy) || x.bases.contains(&Some(gy)) || x.overruled.contains(gy)
+        let overruled = x.overruled.contains(gy) && !went_on_since_force(x, y);
+        x.ancestors.contains(gy) || x.bases.contains(&Some(gy)) || overruled
     });
     named || is_toward(x, y)
+}
+
+/// `y` was activated after the force that overruled it, without knowing of it: what it wrote then
+/// was not meant.
+fn went_on_since_force(x: &Record, y: &Record) -> bool {
+    x.forced_at.is_some_and(|forced| y.activation >= forced)
 }
 
 /// An operator declared `x` to be the truth over what `y` has, whatever either of them lacks.
 fn overrules(x: &Card, y: &Card) -> bool {
     let named = y.record.generation.is_some_and(|gy| x.record.overruled.contains(gy));
-    named || overrules_unseen(x, y)
+    (named && !went_on_since_force(&x.record, &y.record)) || overrules_unseen(x, y)
 }
 
 /// A force without contact also overrules an inactive peer that was last activated earlier, but

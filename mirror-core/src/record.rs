@@ -74,8 +74,9 @@ pub struct Record {
     pub ancestors: Lineage,
     /// Generations that `--force` declared void in favour of this one.
     pub overruled: Lineage,
-    /// Set by a force without contact: an inactive peer whose last activation has a lower number
-    /// is overruled, too.
+    /// Set by a force, until the peer has taken the generation over: one above every activation
+    /// known of when the sides last met. It outweighs a peer whose last activation has a lower
+    /// number, but not one that was activated since.
     pub forced_at: Option<ActivationNo>,
     /// The session number at which `generation` was born. A later session may have told the peer
     /// of it (rule 3, "may hold").
@@ -86,7 +87,8 @@ pub struct Record {
     pub session_open: bool,
     /// The number of this side's own last activation.
     pub activation: ActivationNo,
-    /// The highest activation number known of either side.
+    /// The highest activation number that both sides know of, from when they were last in contact.
+    /// What either was activated as since they parted is not in it.
     pub known_activation: ActivationNo,
     /// This side is (or was, when it went down) active.
     pub active: bool,

@@ -17,7 +17,7 @@ use super::link::{Link, Parked};
 use super::meta::Then;
 use super::session::{Role, Session};
 use super::setup::AutoRecovery;
-use crate::direction::{Mode, Outcome, Verdict, judge, next_session};
+use crate::direction::{Mode, Outcome, Row, Verdict, judge, next_session};
 use crate::io::Notice;
 use crate::marks::Marks;
 use crate::record::{Card, Record};
@@ -165,6 +165,12 @@ impl Mirror {
             return;
         };
         let beat = Beat { active: theirs.active, ..Beat::default() };
+        if matches!(verdict.row, Row::SplitBrain | Row::BothActive) && self.meta.record.peer_behind
+        {
+            // Whatever it confirmed, it has gone on since.
+            self.meta.record.peer_behind = false;
+            self.meta.persist();
+        }
         self.notice(Notice::Parked { verdict: verdict.row.name() });
         self.link = Link::Parked(Box::new(Parked { mine, theirs, verdict, beat }));
     }
@@ -250,7 +256,8 @@ impl Mirror {
         record.clean_stop = false;
         record.active = self.active;
         record.peer_active = theirs.active;
-        record.known_activation = record.known_activation.max(theirs.record.known_activation);
+        let both = theirs.record.known_activation.max(theirs.record.activation);
+        record.known_activation = record.known_activation.max(record.activation).max(both);
         match verdict.outcome {
             Outcome::InSync => self.record_in_sync(),
             Outcome::Copy { source, mode } if source == self.side => {

@@ -157,12 +157,15 @@ impl Mirror {
             Answer::Wait if self.now.mono < activating.until => {}
             Answer::Wait => self.refuse_activation(Refusal::Busy),
             Answer::Refuse(refusal) => self.refuse_activation(refusal),
-            Answer::WithoutContact => self.record_activation(),
+            Answer::WithoutContact => {
+                let number = self.next_activation();
+                self.record_activation(number);
+            }
             Answer::AskPeer if self.now.mono >= activating.until => {
                 self.refuse_activation(Refusal::Busy);
             }
             Answer::AskPeer => {
-                let number = self.meta.record.known_activation.next();
+                let number = self.next_activation();
                 self.set_asking(Asking::Asked(number));
                 self.send(Message::ActivateAsk { number });
             }
@@ -226,6 +229,10 @@ impl Mirror {
         if record.inconsistent.is_some() || record.behind {
             return Answer::Refuse(Refusal::NotLatest);
         }
+        let apart = self.last_verdict.map(|v| v.row);
+        if matches!(apart, Some(Row::SplitBrain | Row::BothActive)) {
+            return Answer::Refuse(Refusal::SplitBrain);
+        }
         if record.peer_behind || record.forced_at.is_some() {
             return Answer::WithoutContact;
         }
@@ -240,12 +247,24 @@ impl Mirror {
         }
     }
 
+    /// Above every number that this side knows of.
+    fn next_activation(&self) -> ActivationNo {
+        let record = &self.meta.record;
+        let own = record.known_activation.max(record.activation);
+        let theirs = match &self.link {
+            Link::Parked(parked) => {
+                parked.theirs.record.known_activation.max(parked.theirs.record.activation)
+            }
+            _ => ActivationNo(0),
+        };
+        own.max(theirs).next()
+    }
+
     /// Durable, with the boot, before the first request is served.
-    fn record_activation(&mut self) {
+    fn record_activation(&mut self, number: ActivationNo) {
         self.set_asking(Asking::Recording);
         let record = &mut self.meta.record;
-        record.known_activation = record.known_activation.next();
-        record.activation = record.known_activation;
+        record.activation = number;
         record.active = true;
         record.boot = self.boot;
         record.peer_active = false;
@@ -276,7 +295,7 @@ impl Mirror {
         let half_copied = self.session().is_some_and(|s| {
             s.role == Role::Source && s.verdict.outcome != Outcome::InSync && !s.is_settling()
         });
-        let known = self.meta.record.known_activation;
+        let known = self.meta.record.known_activation.max(self.meta.record.activation);
         let granted = !self.active
             && !recording
             && !competing
@@ -307,7 +326,8 @@ impl Mirror {
     pub(super) fn on_activate_grant(&mut self, number: ActivationNo) {
         let asked = self.operator.activating.is_some_and(|a| a.asking == Asking::Asked(number));
         if asked {
-            self.record_activation();
+            self.meta.record.known_activation = number;
+            self.record_activation(number);
         }
     }
 
@@ -459,16 +479,17 @@ impl Mirror {
         self.operator.forcing = None;
         let generation = self.entropy.generation();
         let contact = self.in_contact();
+        // Without contact: what the peer was activated as since the sides parted may be later.
+        let forced_at =
+            if contact { self.next_activation() } else { self.meta.record.known_activation.next() };
+        self.last_verdict = None;
         let record = &mut self.meta.record;
+        record.forced_at = Some(forced_at);
         if let Some(former) = record.generation.replace(generation) {
             record.ancestors.push(former);
         }
         if let Some(theirs) = &self.last_peer {
             theirs.record.generation.into_iter().for_each(|g| record.overruled.push(g));
-        }
-        if !contact {
-            record.known_activation = record.known_activation.next();
-            record.forced_at = Some(record.known_activation);
         }
         record.inconsistent = None;
         record.behind = false;

@@ -40,7 +40,10 @@ impl World {
         self.log(|| format!("server{}: answers {result:?}", node + 1));
         match (self.commands.remove(&id), result) {
             (None, _) => self.fail(format!("command {} answered twice", id.0)),
-            (Some(Pending::Force), Ok(_)) => {
+            (Some(Pending::Operator), Ok(Done::Activated)) => self.oracle.outlawed[node] = false,
+            (Some(Pending::Force), Ok(done)) => {
+                self.oracle.outlawed = [false; 2];
+                self.oracle.outlawed[1 - node] = done == Done::ForcedAlone;
                 let content = self.nodes[node].data.live().to_vec();
                 self.oracle.declare(node, &content);
             }

@@ -32,6 +32,9 @@ pub struct Oracle {
     pub lone: [bool; 2],
     /// For each side: overruled by a force that it does not know of.
     pub overruled: [bool; 2],
+    /// For each side: what it writes in its present activation is void, since an operator forced
+    /// the other one alone.
+    pub outlawed: [bool; 2],
     /// Per block: the content that an operator declared to be the truth.
     declared: Vec<Option<Stamp>>,
 }
@@ -59,7 +62,7 @@ impl Oracle {
             acked: false,
             flushed: false,
             holders: [false; 2],
-            void: false,
+            void: self.outlawed[node],
         });
         self.writes.len() as Stamp
     }
@@ -73,7 +76,7 @@ impl Oracle {
         write.acked = true;
         write.holders = holders;
         let node = write.node;
-        if !on_both {
+        if !on_both && !self.outlawed[node] {
             self.lone[node] = true;
         }
     }
@@ -119,6 +122,14 @@ impl Oracle {
         }
     }
 
+    /// `node` has gone alone: from here on only what it has counts, and what the other side still
+    /// holds of earlier writes is no redundancy any more.
+    pub fn went_alone(&mut self, node: usize) {
+        for write in &mut self.writes {
+            write.holders[1 - node] = false;
+        }
+    }
+
     /// A write of `node` failed towards the application: its outcome is unknown.
     pub fn failed(&mut self, stamp: Stamp) {
         let now = self.tick();
@@ -134,10 +145,12 @@ impl Oracle {
             *slot = Some(*stamp);
         }
         for write in &mut self.writes {
-            // What is under way may still take effect.
-            write.void |= write.ended.is_some();
+            // What the winner has under way may still take effect.
+            write.void = write.ended.is_some() || write.node != winner;
         }
+        // The word itself is something that the other side does not have.
         self.lone = [false; 2];
+        self.lone[winner] = true;
     }
 
     fn is_protected(write: &Write) -> bool {
