@@ -27,7 +27,7 @@ pub(super) enum Then {
     Activated,
     Granted(ConnId, ActivationNo),
     Deactivated,
-    Forced(CommandId),
+    Forced { id: CommandId, contact: bool },
     Noted(CommandId),
     Stopped,
 }

@@ -263,7 +263,7 @@ impl Mirror {
             Then::Alone => self.alone_recorded(),
             Then::Activated => self.activation_recorded(),
             Then::Deactivated => self.deactivation_recorded(),
-            Then::Forced(id) => self.force_recorded(id),
+            Then::Forced { id, contact } => self.force_recorded(id, contact),
             Then::Noted(id) => self.note_recorded(id),
             Then::Stopped => self.stop_recorded(),
             // The connection that the step belonged to is gone.

@@ -500,15 +500,15 @@ impl Mirror {
         record.born_session = record.session;
         record.clean_stop = false;
         self.alone = Alone::No;
-        self.meta.persist_then(Then::Forced(id));
-    }
-
-    pub(super) fn force_recorded(&mut self, id: CommandId) {
-        let contact = self.in_contact();
         self.cancelled = false;
         self.wants_recovery = true;
-        self.reply(id, Ok(if contact { Done::ForcedWithCopy } else { Done::ForcedAlone }));
+        self.meta.persist_then(Then::Forced { id, contact });
+        // At once: nothing that the peer still sends may touch the new record.
         self.agree_anew("a forced recovery was asked for");
+    }
+
+    pub(super) fn force_recorded(&mut self, id: CommandId, contact: bool) {
+        self.reply(id, Ok(if contact { Done::ForcedWithCopy } else { Done::ForcedAlone }));
     }
 
     // What the agents tell each other.
