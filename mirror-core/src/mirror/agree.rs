@@ -256,6 +256,10 @@ impl Mirror {
             Outcome::Copy { source, mode } if source == self.side => {
                 self.record_source(mode, &theirs);
             }
+            // The other side is the latest: remembered even if the session ends before a block.
+            Outcome::Copy { mode: Mode::Full | Mode::Difference, .. } => {
+                record.behind = record.generation.is_some();
+            }
             Outcome::Copy { .. } | Outcome::Refuse => {}
         }
         self.meta.persist_then(then(conn));
@@ -293,7 +297,8 @@ impl Mirror {
         record.generation = Some(self.entropy.generation());
         record.size = size - size % u64::from(block);
         record.block = block;
-        record.born_session = record.session;
+        // Born before this session, in which the peer is to adopt it.
+        record.born_session = SessionNo(record.session.0.saturating_sub(1));
         record.owes_all = true;
         record.bases = [None; 2];
         record.inconsistent = None;
