@@ -63,3 +63,36 @@ fn the_target_of_a_session_that_came_to_nothing_is_behind() {
     assert_eq!(first.record().session, SessionNo(11));
     assert!(first.record().behind);
 }
+
+/// Session 7 against 10: the peer was restored from an image.
+fn restored() -> mirror_core::record::Card {
+    let mut theirs = Rig::new(constructed(Side::Second)).card();
+    theirs.record.session = SessionNo(7);
+    theirs
+}
+
+/// The numbers tell a restored side only until the next session is offered: before the peer can
+/// record that, the debt must be durable.
+#[test]
+fn a_full_copy_is_owed_before_the_verdict_is_told() {
+    let mut first = Rig::new(constructed(Side::First));
+    first.connect();
+    let told = first.sends_at_once(Message::Card(Box::new(restored())));
+    assert!(!told.iter().any(|m| matches!(m, Message::Verdict { .. })));
+    assert!(first.record().owes_all);
+}
+
+/// The debt stays until the target says durably that it is half copied.
+#[test]
+fn a_full_copy_is_owed_until_the_target_is_half_copied() {
+    let mut first = Rig::new(constructed(Side::First));
+    first.connect();
+    first.agree_with(restored());
+    first.receive(0, Message::Offer { session: SessionNo(11) });
+    first.receive(0, Message::Opened { session: SessionNo(11) });
+    first.receive(11, Message::MarksEnd);
+    assert!(first.has_sent(|m| matches!(m, Message::CopyStart { all: true, .. })));
+    assert!(first.record().owes_all);
+    first.receive(11, Message::CopyReady);
+    assert!(!first.record().owes_all);
+}

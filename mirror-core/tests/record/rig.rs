@@ -56,7 +56,7 @@ impl Rig {
             for action in out {
                 match action {
                     Action::Data { io, .. } => {
-                        events.push(Event::DataDone { io, result: Ok(None) })
+                        events.push(Event::DataDone { io, result: Ok(None) });
                     }
                     Action::Meta { io, .. } => events.push(Event::MetaDone { io, result: Ok(()) }),
                     Action::Send { frame, .. } => self.sent.push(frame.message),
@@ -64,6 +64,23 @@ impl Rig {
                 }
             }
         }
+    }
+
+    /// Whether it has sent a message that `pick` takes.
+    pub(crate) fn has_sent(&self, pick: impl Fn(&Message) -> bool) -> bool {
+        self.sent.iter().any(pick)
+    }
+
+    /// What it sends before any write to the cluster partition has ended.
+    pub(crate) fn sends_at_once(&mut self, message: Message) -> Vec<Message> {
+        let frame = Frame { session: SessionNo(0), settled: 0, message };
+        let mut out = Vec::new();
+        self.mirror.handle(Now::default(), Event::Frame { conn: CONN, frame }, &mut out);
+        let sent = out.into_iter().filter_map(|action| match action {
+            Action::Send { frame, .. } => Some(frame.message),
+            _ => None,
+        });
+        sent.collect()
     }
 
     pub(crate) fn command(&mut self, command: Command) {
