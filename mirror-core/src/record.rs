@@ -78,8 +78,8 @@ pub struct Record {
     /// known of when the sides last met. It outweighs a peer whose last activation has a lower
     /// number, but not one that was activated since.
     pub forced_at: Option<ActivationNo>,
-    /// The session number at which `generation` was born. A later session may have told the peer
-    /// of it (rule 3, "may hold").
+    /// The last session that had been open when `generation` was born. A later session may have
+    /// told the peer of it (rule 3, "may hold").
     pub born_session: SessionNo,
     /// The last session.
     pub session: SessionNo,
@@ -157,8 +157,15 @@ impl Record {
         if self.bases.contains(&self.generation) {
             return true;
         }
-        let only_offered = self.session == self.born_session.next() && !self.session_open;
-        self.session != self.born_session && !only_offered
+        self.last_open() != self.born_session
+    }
+
+    /// The last session that may have been open here. One that was only offered was not, and its
+    /// number may be given to the next.
+    #[must_use]
+    pub fn last_open(&self) -> SessionNo {
+        let offered = u64::from(!self.session_open);
+        SessionNo(self.session.0.saturating_sub(offered))
     }
 }
 
@@ -182,4 +189,42 @@ pub struct Card {
     pub device_block: u32,
     /// Marked regions.
     pub marked: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Born with session 10 as the last, on top of a base that the peer holds.
+    fn lone() -> Record {
+        let mut record = Record::blank(Id16([1; 16]), Side::First);
+        record.session = SessionNo(10);
+        record.born_session = SessionNo(10);
+        record.generation = Generation::new(2);
+        record.bases = [Generation::new(1), None];
+        record
+    }
+
+    #[test]
+    fn a_peer_may_hold_a_generation_that_a_session_has_shown_it() {
+        let mut record = lone();
+        assert!(!record.peer_may_hold());
+        record.session = SessionNo(11);
+        record.session_open = false;
+        assert!(!record.peer_may_hold(), "an offer opens nothing");
+        record.session_open = true;
+        assert!(record.peer_may_hold());
+    }
+
+    /// A generation born after a failed offer, whose number the next session then takes.
+    #[test]
+    fn a_reused_number_is_a_later_session() {
+        let mut record = lone();
+        record.session = SessionNo(11);
+        record.session_open = false;
+        record.born_session = record.last_open();
+        assert!(!record.peer_may_hold());
+        record.session_open = true;
+        assert!(record.peer_may_hold());
+    }
 }

@@ -127,7 +127,43 @@ impl Mirror {
         self.last_peer = Some(theirs.clone());
         agree.verdict = Some(verdict);
         self.last_verdict = Some(verdict);
+        let owing = verdict.outcome == Outcome::Copy { source: self.side, mode: Mode::Full };
+        match self.current() {
+            // The debt comes first: with the first number that the peer records, the numbers may
+            // no longer show that it was restored.
+            Some(conn) if owing && self.opens() => {
+                self.record_debt();
+                self.meta.persist_then(Then::Owed(conn));
+            }
+            _ => self.send_verdict(),
+        }
+    }
+
+    pub(super) fn send_verdict(&mut self) {
+        let Link::Agree(agree) = &self.link else { return };
+        let Some(verdict) = agree.verdict else { return };
         self.send(Message::Verdict { row: verdict.row as u8 });
+    }
+
+    /// Whether a session follows from the verdict.
+    fn opens(&self) -> bool {
+        let Link::Agree(agree) = &self.link else { return false };
+        let (Some(verdict), Some((mine, theirs))) = (agree.verdict, agree.cards()) else {
+            return false;
+        };
+        match verdict.outcome {
+            Outcome::Refuse => false,
+            Outcome::InSync => true,
+            Outcome::Copy { mode: Mode::Initial | Mode::Settle { .. }, .. } => true,
+            Outcome::Copy { mode: Mode::Full | Mode::Difference, .. } => {
+                mine.wants_recovery || theirs.wants_recovery
+            }
+        }
+    }
+
+    fn record_debt(&mut self) {
+        self.meta.record.owes_all = true;
+        self.meta.record.bases = [None; 2];
     }
 
     fn act_on_verdicts(&mut self) {
@@ -140,16 +176,8 @@ impl Mirror {
             self.protocol_error("the two sides judge the same cards differently");
             return;
         }
-        let Some((mine, theirs)) = agree.cards() else { return };
-        let wanted = mine.wants_recovery || theirs.wants_recovery;
-        let opens = match verdict.outcome {
-            Outcome::Refuse => false,
-            Outcome::InSync => true,
-            Outcome::Copy { mode: Mode::Initial | Mode::Settle { .. }, .. } => true,
-            Outcome::Copy { mode: Mode::Full | Mode::Difference, .. } => wanted,
-        };
         self.forget_back_off();
-        if opens {
+        if self.opens() {
             self.begin_numbering();
         } else {
             self.park();
@@ -263,6 +291,10 @@ impl Mirror {
             Outcome::Copy { source, mode } if source == self.side => {
                 self.record_source(mode, &theirs);
             }
+            // The other side is the latest: remembered even if the session ends before a block.
+            Outcome::Copy { mode: Mode::Full | Mode::Difference, .. } => {
+                record.behind = record.generation.is_some();
+            }
             Outcome::Copy { .. } | Outcome::Refuse => {}
         }
         self.meta.persist_then(then(conn));
@@ -281,10 +313,7 @@ impl Mirror {
     fn record_source(&mut self, mode: Mode, theirs: &Card) {
         match mode {
             Mode::Initial => self.construct(theirs),
-            Mode::Full => {
-                self.meta.record.owes_all = true;
-                self.meta.record.bases = [None; 2];
-            }
+            Mode::Full => self.record_debt(),
             Mode::Difference | Mode::Settle { .. } => {
                 self.meta.record.bases = [held_generation(&theirs.record), None];
             }
@@ -300,7 +329,8 @@ impl Mirror {
         record.generation = Some(self.entropy.generation());
         record.size = size - size % u64::from(block);
         record.block = block;
-        record.born_session = record.session;
+        // Born before this session, in which the peer is to adopt it.
+        record.born_session = SessionNo(record.session.0.saturating_sub(1));
         record.owes_all = true;
         record.bases = [None; 2];
         record.inconsistent = None;

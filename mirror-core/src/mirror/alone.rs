@@ -62,7 +62,7 @@ impl Mirror {
         }
         let held = record.bases[0].filter(|g| Some(*g) != former);
         record.bases = if held.is_some() { [held, former] } else { [former, None] };
-        record.born_session = record.session;
+        record.born_session = record.last_open();
     }
 
     pub(super) fn alone_recorded(&mut self) {

@@ -156,18 +156,14 @@ impl Mirror {
     }
 
     /// Full copy: once every mark is durable they, not the flag, say what is owed, and an
-    /// interruption goes on from what is left.
+    /// interruption goes on from what is left. The flag stays until the target says that it is
+    /// half copied: until then it may be all that tells the two apart.
     fn marks_owed(&mut self) {
-        let Some(conn) = self.current() else { return };
-        let owing = self.session().is_some_and(|s| {
-            s.copying.as_ref().is_some_and(|c| c.step == Step::Owing && !c.flushing)
-        });
+        let owing = self
+            .session()
+            .is_some_and(|s| s.copying.as_ref().is_some_and(|c| c.step == Step::Owing));
         if owing && self.meta.marks.as_ref().is_some_and(Marks::idle) {
-            if let Some(copying) = self.copying_mut() {
-                copying.flushing = true;
-            }
-            self.meta.record.owes_all = false;
-            self.meta.persist_then(Then::MarksOwed(conn));
+            self.start_copy();
         }
     }
 
@@ -201,6 +197,7 @@ impl Mirror {
         if !complete {
             // The target is durably inconsistent: it cannot be activated without us.
             self.meta.record.peer_behind = true;
+            self.meta.record.owes_all = false;
             self.meta.persist();
         }
     }

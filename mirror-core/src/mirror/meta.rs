@@ -18,7 +18,8 @@ pub(super) enum Then {
     Offer(ConnId),
     Accept(ConnId),
     Open(ConnId),
-    MarksOwed(ConnId),
+    /// What is owed is recorded: the verdict may be told.
+    Owed(ConnId),
     CopyReady(ConnId),
     Adopt(ConnId),
     Adopted(ConnId),

@@ -254,7 +254,7 @@ impl Mirror {
             Then::Offer(conn) if self.is_current(conn) => self.send_offer(),
             Then::Accept(conn) if self.is_current(conn) => self.send_accept(),
             Then::Open(conn) if self.is_current(conn) => self.send_opened(),
-            Then::MarksOwed(conn) if self.is_current(conn) => self.start_copy(),
+            Then::Owed(conn) if self.is_current(conn) => self.send_verdict(),
             Then::CopyReady(conn) if self.is_current(conn) => self.send_copy_ready(),
             Then::Adopt(conn) if self.is_current(conn) => self.send_adopt(),
             Then::Adopted(conn) if self.is_current(conn) => self.send_adopted(),
@@ -270,7 +270,7 @@ impl Mirror {
             Then::Offer(_)
             | Then::Accept(_)
             | Then::Open(_)
-            | Then::MarksOwed(_)
+            | Then::Owed(_)
             | Then::CopyReady(_)
             | Then::Adopt(_)
             | Then::Adopted(_)

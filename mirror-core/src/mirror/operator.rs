@@ -497,7 +497,7 @@ impl Mirror {
         record.peer_active = false;
         record.owes_all = true;
         record.bases = [None; 2];
-        record.born_session = record.session;
+        record.born_session = record.last_open();
         record.clean_stop = false;
         self.alone = Alone::No;
         self.cancelled = false;
@@ -572,7 +572,8 @@ impl Mirror {
         let peer_active = self.session().is_some_and(|s| s.peer_active);
         // A standby that stops while its peer goes on knows that it falls behind.
         self.meta.record.behind |= peer_active;
-        self.meta.record.clean_stop = ok && !peer_active;
+        // After a crash this flush is not the one that was missed: only a session heals that.
+        self.meta.record.clean_stop = ok && !peer_active && self.uninterrupted;
         if self.meta.failed {
             self.stop_recorded();
         } else {

@@ -1,0 +1,98 @@
+//! What events leave in the record of one mirror whose disks always work, seen from outside.
+
+mod rig;
+
+use mirror_core::command::Command;
+use mirror_core::direction::{Row, judge};
+use mirror_core::record::Record;
+use mirror_core::units::{Generation, Id16, SessionNo, Side};
+use mirror_core::wire::Message;
+use rig::Rig;
+
+fn constructed(side: Side) -> Record {
+    let mut record = Record::blank(Id16([4; 16]), side);
+    record.mirror = Id16([9; 16]);
+    record.size = rig::CAPACITY;
+    record.block = 512;
+    record.generation = Generation::new(1);
+    record.bases = [record.generation, None];
+    record.session = SessionNo(10);
+    record
+}
+
+/// A server that lost its power stays interrupted, however often its agent is stopped and started
+/// before the servers meet: nobody flushed what was in the disk's cache then.
+#[test]
+fn a_clean_stop_does_not_heal_a_crash() {
+    let mut rig = Rig::new(constructed(Side::First));
+    rig.command(Command::Shutdown);
+    assert!(!rig.record().clean_stop);
+    // One that ran on since a good stop stays so.
+    let mut record = constructed(Side::First);
+    record.clean_stop = true;
+    let mut rig = Rig::new(record);
+    rig.command(Command::Shutdown);
+    assert!(rig.record().clean_stop);
+}
+
+/// The generation of a new mirror may be the peer's before the source hears of it.
+#[test]
+fn the_peer_of_an_initial_construction_may_hold_it() {
+    let mut first = Rig::new(Record::blank(Id16([1; 16]), Side::First));
+    let second = Rig::new(Record::blank(Id16([2; 16]), Side::Second));
+    first.connect();
+    first.agree_with(second.card());
+    first.receive(0, Message::Offer { session: SessionNo(1) });
+    first.receive(0, Message::Opened { session: SessionNo(1) });
+    assert!(first.record().generation.is_some());
+    assert!(first.record().peer_may_hold());
+}
+
+/// A side that opened a session as the target knows that it is old, even if the session ends before
+/// the first block.
+#[test]
+fn the_target_of_a_session_that_came_to_nothing_is_behind() {
+    let mut first = Rig::new(constructed(Side::First));
+    let mut theirs = Rig::new(constructed(Side::Second)).card();
+    theirs.record.generation = Generation::new(2);
+    theirs.record.ancestors.push(Generation::new(1).expect("not 0"));
+    assert_eq!(judge(&first.card(), &theirs).row, Row::DescendantDifference);
+    first.connect();
+    first.agree_with(theirs);
+    first.receive(0, Message::Offer { session: SessionNo(11) });
+    assert_eq!(first.record().session, SessionNo(11));
+    assert!(first.record().behind);
+}
+
+/// Session 7 against 10: the peer was restored from an image.
+fn restored() -> mirror_core::record::Card {
+    let mut theirs = Rig::new(constructed(Side::Second)).card();
+    theirs.record.session = SessionNo(7);
+    theirs
+}
+
+/// The numbers tell a restored side only until the next session is offered: before the peer can
+/// record that, the debt must be durable.
+#[test]
+fn a_full_copy_is_owed_before_the_verdict_is_told() {
+    let mut first = Rig::new(constructed(Side::First));
+    first.connect();
+    let told = first.sends_at_once(Message::Card(Box::new(restored())));
+    assert!(!told.iter().any(|m| matches!(m, Message::Verdict { .. })));
+    assert!(first.record().owes_all);
+}
+
+/// The debt stays until the target says durably that it is half copied.
+#[test]
+fn a_full_copy_is_owed_until_the_target_is_half_copied() {
+    let mut first = Rig::new(constructed(Side::First));
+    first.connect();
+    first.agree_with(restored());
+    first.receive(0, Message::Offer { session: SessionNo(11) });
+    first.receive(0, Message::Opened { session: SessionNo(11) });
+    first.receive(11, Message::MarksEnd);
+    assert!(first.has_sent(|m| matches!(m, Message::CopyStart { all: true, .. })));
+    assert!(first.record().owes_all);
+    first.receive(11, Message::CopyReady);
+    assert!(!first.record().owes_all);
+}
