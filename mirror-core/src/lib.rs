@@ -4,9 +4,14 @@
 //! simulator feed the same code. Start reading at [`io`] (the boundary) and [`record`] (what a side
 //! knows durably).
 
+pub mod bitmap;
 pub mod buf;
 pub mod command;
+pub mod direction;
+pub mod disk;
 pub mod io;
+pub mod marks;
+pub mod ranges;
 pub mod record;
 pub mod status;
 pub mod units;

@@ -11,8 +11,9 @@ pub const REGION_BYTES: u64 = 64 * 1024;
 /// the front end.
 pub const MAX_EXTENT_BYTES: u64 = 1024 * 1024;
 
-/// Largest size of a mirror, in bytes (256 TiB: region numbers fit in 32 bits).
-pub const MAX_MIRROR_BYTES: u64 = 256 << 40;
+/// Largest size of a mirror, in bytes (one region below 256 TiB: the number of regions, too, fits in
+/// 32 bits).
+pub const MAX_MIRROR_BYTES: u64 = (256 << 40) - REGION_BYTES;
 
 /// A run of bytes of the mirror: `[offset, offset + len)`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -151,6 +152,12 @@ pub struct Id16(pub [u8; 16]);
 impl Id16 {
     /// Not set.
     pub const NONE: Self = Self([0; 16]);
+
+    /// Whether it is not set.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
 }
 
 impl fmt::Debug for Id16 {
