@@ -40,6 +40,7 @@ pub trait FrontEnd {
     fn fail(&mut self, ring: &mut dyn Submitter);
 
     /// Reads no new requests; those in flight are still answered, then the interface closes.
+    /// Called again, it does not wait for clients to take their answers.
     fn stop(&mut self, ring: &mut dyn Submitter);
 
     /// Whether all is answered and closed after [`stop`](Self::stop).

@@ -340,9 +340,8 @@ fn judge_equal_restored(a: &Card, b: &Card) -> Verdict {
         // Two offers of one number: neither side can be told to be the restored one.
         std::cmp::Ordering::Equal => return Verdict::refuse(Row::RestoredSource),
     };
-    copy_is_refused(source, target).unwrap_or_else(|| {
-        Verdict::copy(Row::RestoredTarget, source.record.side, Mode::Full)
-    })
+    copy_is_refused(source, target)
+        .unwrap_or_else(|| Verdict::copy(Row::RestoredTarget, source.record.side, Mode::Full))
 }
 
 fn judge_equal_abnormal(source: &Card, target: &Card, generation: Generation) -> Verdict {
@@ -362,9 +361,7 @@ fn judge_equal_abnormal(source: &Card, target: &Card, generation: Generation) ->
             Verdict::copy(row, side, Mode::Full)
         }
         Some(_) => Verdict::copy(row, side, Mode::Difference),
-        None if unmarked(source, target) => {
-            Verdict { row: Row::InSync, outcome: Outcome::InSync }
-        }
+        None if unmarked(source, target) => Verdict { row: Row::InSync, outcome: Outcome::InSync },
         None => Verdict::copy(row, side, Mode::Settle { complete: target.uninterrupted }),
     }
 }

@@ -17,12 +17,17 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Clients served at a time; the next waits in the socket's queue.
 pub const MAX_CONNECTIONS: usize = 16;
 
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Requests are numbered from another start in each server, so that an answer to a request of a
+/// server that is gone is never taken for another's.
+static SERVERS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Tag {
@@ -72,7 +77,7 @@ impl NbdServer {
             slots: Slots::default(),
             clients: std::iter::repeat_with(|| None).take(MAX_CONNECTIONS).collect(),
             requests: HashMap::new(),
-            next_request: 0,
+            next_request: SERVERS.fetch_add(1, Ordering::Relaxed) << 40,
             failed: false,
             stopping: false,
         }
@@ -241,14 +246,17 @@ impl FrontEnd for NbdServer {
     }
 
     fn stop(&mut self, ring: &mut dyn Submitter) {
-        self.stopping = true;
+        let again = std::mem::replace(&mut self.stopping, true);
         self.remove_socket_file();
         if let Some(token) = self.listener.as_ref().and_then(|l| l.accepting) {
             ring.cancel(token);
         }
         for client in self.clients.iter_mut().flatten() {
             client.machine.stop();
-            shut(&client.socket, Shutdown::Read);
+            if again {
+                client.machine.abort();
+            }
+            shut(&client.socket, if again { Shutdown::Both } else { Shutdown::Read });
         }
         self.pump_all(ring);
     }

@@ -4,6 +4,7 @@ use super::ring::{Completion, Submitter};
 use io_uring::types::FsyncFlags;
 use io_uring::{opcode, squeue, types};
 use mirror_core::buf::{Buf, BufMut};
+use mirror_core::wire::Loan;
 use nix::libc;
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 use std::net::SocketAddr;
@@ -61,6 +62,13 @@ pub enum Op {
         buf: BufMut,
         /// The part of it to fill.
         range: Range<usize>,
+    },
+    /// Receive the payload of a frame straight into its own memory.
+    RecvFrame {
+        /// Connected socket.
+        socket: Fd,
+        /// Memory; the missing bytes of it are filled.
+        loan: Loan,
     },
     /// Send `pieces` without their first `skip` bytes. May end before all is sent.
     Send {
@@ -244,6 +252,10 @@ fn build(op: &mut Op, aside: &mut Aside) -> squeue::Entry {
         Op::Recv { socket, buf, range } => {
             let part = &mut buf[range.clone()];
             opcode::Recv::new(fd(socket), part.as_mut_ptr(), length(part.len())).build()
+        }
+        Op::RecvFrame { socket, loan } => {
+            let room = loan.room();
+            opcode::Recv::new(fd(socket), room.as_mut_ptr(), length(room.len())).build()
         }
         Op::Send { socket, pieces, skip } => send(socket, pieces, *skip, aside),
         Op::Read { file, offset, buf, range } => {
