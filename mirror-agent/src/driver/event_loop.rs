@@ -9,8 +9,8 @@ use kmod_shim::nbd::NbdServer;
 use kmod_shim::sys::{Completion, Fd, Op, Owner, Ring, Slots, Submitter};
 use mirror_core::buf::{Buf, BufMut};
 use mirror_core::command::{Command, Done, Refusal};
-use mirror_core::io::{Action, CommandId, DataOp, Event, Request, RequestError, RequestId};
-use mirror_core::units::{Extent, Millis, Now, SessionNo};
+use mirror_core::io::{Action, CommandId, DataOp, Event, Notice, Request, RequestError, RequestId};
+use mirror_core::units::{Extent, Millis, Now};
 use nix::sys::eventfd::EventFd;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -22,6 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// A front end that does not close by itself within this time is closed harshly.
 const FRONT_END_LIMIT_MS: u64 = 5000;
+/// Pause before the agent is offered again what it had no room for.
+const OWED_RETRY_MS: u64 = 100;
 /// Shortest wait for the machine's own deadline: one that stays in the past must not spin.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
@@ -52,8 +54,8 @@ pub(super) struct EventLoop<M> {
     commands: HashMap<CommandId, oneshot::Sender<Result<Done, Refusal>>>,
     next_command: u64,
     reports: mpsc::Sender<Report>,
-    /// A `TellPeerBehind` that the agent had no room for yet.
-    untold: Option<SessionNo>,
+    /// Reports that must not be lost and for which the agent had no room yet; few.
+    owed: Vec<Report>,
     /// When stopping: until when disk operations are waited for.
     stopping: Option<Millis>,
     disk_limit_ms: u64,
@@ -83,7 +85,7 @@ impl<M: Machine> EventLoop<M> {
             commands: HashMap::new(),
             next_command: 0,
             reports,
-            untold: None,
+            owed: Vec::new(),
             stopping: None,
             disk_limit_ms,
         })
@@ -109,7 +111,7 @@ impl<M: Machine> EventLoop<M> {
             self.dispatch();
             self.net_do(Net::flush);
             self.look_after_front_end(now);
-            self.tell_untold();
+            self.tell_owed();
             if self.is_stopped(now) {
                 return Ok(());
             }
@@ -124,7 +126,9 @@ impl<M: Machine> EventLoop<M> {
     /// How long the ring may be waited for.
     fn wait_limit(&mut self) -> Option<Duration> {
         let front = self.front.as_ref().and_then(|f| f.closing.as_ref()?.deadline);
+        let owed = (!self.owed.is_empty()).then(|| now().mono.plus(OWED_RETRY_MS));
         let deadline = [
+            owed,
             self.machine.deadline(),
             self.data.deadline(),
             self.cluster.deadline(),
@@ -197,10 +201,10 @@ impl<M: Machine> EventLoop<M> {
             }
             Action::FailDevice => {
                 self.front_do(|end, ring, _| end.fail(ring));
-                self.report(Report::DeviceFailed);
+                self.owe(Report::DeviceFailed);
             }
-            Action::TellPeerBehind { session } => self.untold = Some(session),
-            Action::Notice(notice) => self.report(Report::Notice(notice)),
+            Action::TellPeerBehind { session } => self.owe(Report::TellPeerBehind { session }),
+            Action::Notice(notice) => self.report(notice),
         }
     }
 
@@ -208,19 +212,23 @@ impl<M: Machine> EventLoop<M> {
         self.front_do(|end, ring, out| end.complete(id, result, ring, out));
     }
 
-    fn report(&mut self, report: Report) {
-        if let Err(e) = self.reports.try_send(report) {
-            tracing::warn!(error = %e, "a report to the agent was dropped");
+    fn report(&mut self, notice: Notice) {
+        if let Err(e) = self.reports.try_send(Report::Notice(notice)) {
+            tracing::warn!(error = %e, "a notice to the agent was dropped");
         }
     }
 
-    fn tell_untold(&mut self) {
-        if let Some(session) = self.untold {
-            match self.reports.try_send(Report::TellPeerBehind { session }) {
-                Err(mpsc::error::TrySendError::Full(_)) => {} // next time
-                _ => self.untold = None,
-            }
-        }
+    /// Remembers a report until the agent has it; a newer one of its kind takes its place.
+    fn owe(&mut self, report: Report) {
+        let kind = std::mem::discriminant(&report);
+        self.owed.retain(|r| std::mem::discriminant(r) != kind);
+        self.owed.push(report);
+    }
+
+    fn tell_owed(&mut self) {
+        use mpsc::error::TrySendError::Full;
+        let reports = &self.reports;
+        self.owed.retain(|r| matches!(reports.try_send(r.clone()), Err(Full(_))));
     }
 
     fn take_orders(&mut self, now: Now) {

@@ -82,9 +82,10 @@ pub enum Report {
         /// The session that ended.
         session: SessionNo,
     },
-    /// The device fails from now on ([`Action::FailDevice`]).
+    /// The device fails from now on ([`Action::FailDevice`]). Never dropped.
     DeviceFailed,
-    /// The driver's thread ended: as asked, or with an error of the ring.
+    /// The driver's thread ended: as asked, or with an error of the ring. If the agent does not keep
+    /// up, only the end of the channel says so.
     Ended(Result<(), String>),
 }
 
@@ -155,7 +156,7 @@ impl Handle {
 pub struct Driver {
     /// To talk to it.
     pub handle: Handle,
-    /// What it tells. Ends with [`Report::Ended`].
+    /// What it tells, until its end.
     pub reports: mpsc::Receiver<Report>,
     /// Its thread; ends after [`Handle::stop`].
     pub thread: JoinHandle<()>,

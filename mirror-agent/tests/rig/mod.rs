@@ -119,6 +119,8 @@ pub struct Rig {
 /// What differs between rigs.
 pub struct Setup {
     pub name: &'static str,
+    /// A data partition that is there already.
+    pub data: Option<PathBuf>,
     pub side: Side,
     pub secret: &'static [u8],
     pub routes: Vec<Route>,
@@ -131,6 +133,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             name: "md1",
+            data: None,
             side: Side::First,
             secret: b"a secret of the right length",
             routes: vec![],
@@ -163,7 +166,7 @@ pub fn route(remote: SocketAddr) -> Route {
 impl Rig {
     pub fn new(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let data = partition(folder.path(), "data", DATA_SIZE);
+        let data = setup.data.unwrap_or_else(|| partition(folder.path(), "data", DATA_SIZE));
         let cluster = partition(folder.path(), "cluster", 1 << 20);
         let (seen, receiver) = channel();
         let script = Arc::<Mutex<Script>>::default();
