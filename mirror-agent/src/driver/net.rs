@@ -144,6 +144,7 @@ impl Net {
         if let Some(conn) = self.conns.get_mut(&id).filter(|c| c.phase == Phase::Ready) {
             tracing::info!(peer = conn.remote, why, "connection closed");
             conn.phase = Phase::Closing;
+            conn.waits_for_peer = true;
             conn.deadline = Some(cx.now.plus(CLOSE_LIMIT_MS));
         }
     }
@@ -152,7 +153,7 @@ impl Net {
     pub(super) fn flush(&mut self, cx: &mut Cx<'_>) {
         for conn in self.conns.values_mut() {
             if conn.phase == Phase::Closing && conn.has_nothing_to_send() {
-                gone(conn);
+                finish(conn);
             }
             if let Some(op) = conn.next_send() {
                 self.slots.submit(op, Tag::Send(conn.id), cx.ring);
@@ -191,7 +192,7 @@ impl Net {
         let due = |c: &&Conn| c.deadline.is_some_and(|d| d <= cx.now);
         let late: Vec<_> = self.conns.values().filter(due).map(|c| c.id).collect();
         for id in late {
-            self.lose(id, "time limit of the handshake or of the closing", cx);
+            self.lose(id, "time limit", cx);
             self.retry(id, cx);
         }
     }
@@ -323,12 +324,11 @@ impl Net {
 
     fn sent(&mut self, id: ConnId, ended: Ended<Tag>, cx: &mut Cx<'_>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        match conn.sent(ended.op, ended.result) {
-            Ok(None) => {}
-            Ok(Some(rest)) => {
-                self.slots.submit(rest, Tag::Send(id), cx.ring);
-            }
-            Err(why) => self.settle(id, Err(why), cx),
+        if let Some(rest) = conn.sent(ended.op, ended.result) {
+            self.slots.submit(rest, Tag::Send(id), cx.ring);
+        } else if conn.is_deaf() && conn.phase == Phase::Ready {
+            // The end of the receives tells; if it does not, time does.
+            conn.deadline = Some(cx.now.plus(CLOSE_LIMIT_MS));
         }
     }
 
@@ -387,6 +387,15 @@ impl Net {
             }
             _ => {}
         }
+    }
+}
+
+/// All is sent. The peer may be sending still; a stranger is not waited for.
+fn finish(conn: &mut Conn) {
+    if conn.waits_for_peer {
+        let _ = shutdown(conn.socket().as_raw_fd(), Shutdown::Write); // again is as good
+    } else {
+        gone(conn);
     }
 }
 

@@ -25,7 +25,8 @@ pub(super) enum Phase {
     Handshake,
     /// The core knows of it.
     Ready,
-    /// What is queued is still sent, nothing more is received.
+    /// What is queued is still sent, and what comes is dropped until the peer closes, too: closing
+    /// with unread bytes would take away from the peer what is on its way.
     Closing,
     /// Nothing more happens but the end of the operations under way.
     Gone,
@@ -39,6 +40,8 @@ pub(super) struct Conn {
     /// End of the handshake or of the closing, at the latest.
     pub(super) deadline: Option<Millis>,
     pub(super) remote: String,
+    /// When closing: the peer's own end is waited for.
+    pub(super) waits_for_peer: bool,
     socket: Fd,
     link: Link,
     queue: VecDeque<Piece>,
@@ -46,6 +49,8 @@ pub(super) struct Conn {
     sending: bool,
     receiving: bool,
     staging: Option<BufMut>,
+    /// Sending failed. What the peer sent before it went is still to be received.
+    deaf: bool,
 }
 
 /// A connection failed, and why.
@@ -66,6 +71,7 @@ impl Conn {
             phase: Phase::Handshake,
             deadline: Some(deadline),
             remote,
+            waits_for_peer: false,
             socket,
             link,
             queue: VecDeque::new(),
@@ -73,6 +79,7 @@ impl Conn {
             sending: false,
             receiving: false,
             staging: Some(BufMut::zeroed(HANDSHAKE_BYTES)),
+            deaf: false,
         };
         conn.push(Piece::Bytes(hello));
         conn
@@ -89,7 +96,12 @@ impl Conn {
 
     /// Whether a closing connection has sent what it had.
     pub(super) fn has_nothing_to_send(&self) -> bool {
-        self.queue.is_empty() && !self.sending
+        (self.queue.is_empty() || self.deaf) && !self.sending
+    }
+
+    /// Whether sending has failed.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.deaf
     }
 
     /// Queues a frame.
@@ -106,7 +118,7 @@ impl Conn {
     }
 
     fn push(&mut self, piece: Piece) {
-        if piece.is_empty() {
+        if piece.is_empty() || self.deaf {
             return;
         }
         self.queued += piece.len();
@@ -118,7 +130,7 @@ impl Conn {
 
     /// The next send, if one can start.
     pub(super) fn next_send(&mut self) -> Option<Op> {
-        if self.sending || self.queue.is_empty() || self.phase == Phase::Gone {
+        if self.sending || self.deaf || self.queue.is_empty() || self.phase == Phase::Gone {
             return None;
         }
         let (mut pieces, mut bytes) = (Vec::new(), 0);
@@ -133,27 +145,30 @@ impl Conn {
     }
 
     /// A send ended; the rest of it, if it was cut short.
-    pub(super) fn sent(&mut self, op: Op, result: Result<usize, i32>) -> Result<Option<Op>, Lost> {
+    pub(super) fn sent(&mut self, op: Op, result: Result<usize, i32>) -> Option<Op> {
         self.sending = false;
-        let Op::Send { socket, pieces, skip } = op else { return Ok(None) };
-        let count = result.map_err(|e| format!("sending failed: {}", text(e)))?;
+        let Op::Send { socket, pieces, skip } = op else { return None };
+        let Ok(count @ 1..) = result else {
+            self.deaf = true;
+            self.queue.clear();
+            self.queued = 0;
+            return None;
+        };
         let total: usize = pieces.iter().map(|p| p.len()).sum();
-        if count == 0 {
-            return Err("sending failed".to_owned());
-        }
         if skip + count == total || self.phase == Phase::Gone {
-            return Ok(None);
+            return None;
         }
         self.sending = true;
-        Ok(Some(Op::Send { socket, pieces, skip: skip + count }))
+        Some(Op::Send { socket, pieces, skip: skip + count })
     }
 
     /// The next receive, if one can start.
     pub(super) fn next_receive(&mut self) -> Option<Op> {
-        if self.receiving || !matches!(self.phase, Phase::Handshake | Phase::Ready) {
+        if self.receiving || self.phase == Phase::Gone {
             return None;
         }
         let (room, direct) = match self.link.want() {
+            _ if self.phase == Phase::Closing => (self.staging.as_ref()?.len(), false),
             Want::Nothing => return None,
             Want::Payload(room) if room.len() >= DIRECT => (0, true),
             Want::Payload(_) => (STAGING_BYTES, false),
