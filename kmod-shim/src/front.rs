@@ -36,7 +36,8 @@ pub trait FrontEnd {
     );
 
     /// From now on the device fails: what is there and what comes is answered with
-    /// [`RequestError::Inactive`] and nothing reaches the core any more. The front end stays open.
+    /// [`RequestError::Inactive`] and nothing reaches the core any more. The front end stays open;
+    /// to serve again it is stopped and another one started.
     fn fail(&mut self, ring: &mut dyn Submitter);
 
     /// Reads no new requests; those in flight are still answered, then the interface closes.
