@@ -4,16 +4,14 @@
 mod rig;
 
 use kmod_shim::nbd::Export;
-use kmod_shim::nbd::protocol::{RequestHeader, command, error, simple_reply};
+use kmod_shim::nbd::protocol::{command, error};
 use mirror_agent::driver::{FrontEndSpec, OpenError, Partition, Report, now};
 use mirror_core::buf::Buf;
 use mirror_core::io::{Action, DataOp, Event, IoFailure, IoId, Notice};
 use mirror_core::units::SessionNo;
 use nix::libc;
+use rig::client::Client;
 use rig::{DATA_SIZE, LIMIT, Rig, Setup, partition};
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 fn pattern(len: usize) -> Buf {
@@ -171,27 +169,6 @@ fn an_idle_driver_sleeps() {
     assert_eq!(sleeps(), before);
 }
 
-fn connect(path: &Path) -> UnixStream {
-    let mut stream = UnixStream::connect(path).unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.read_exact(&mut [0; 18]).unwrap();
-    stream.write_all(b"\0\0\0\x03IHAVEOPT\0\0\0\x01\0\0\0\0").unwrap();
-    stream.read_exact(&mut [0; 10]).unwrap();
-    stream
-}
-
-fn ask(stream: &mut UnixStream, command: u16, offset: u64, length: u32, payload: &[u8]) {
-    let header = RequestHeader { flags: 0, command, cookie: 5, offset, length };
-    stream.write_all(&header.encode()).unwrap();
-    stream.write_all(payload).unwrap();
-}
-
-fn answer(stream: &mut UnixStream, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    stream.read_exact(&mut bytes).unwrap();
-    bytes
-}
-
 #[test]
 fn applications_reach_the_disk_through_the_front_end() {
     let rig = Rig::new(Setup::default());
@@ -203,24 +180,19 @@ fn applications_reach_the_disk_through_the_front_end() {
     let again = handle.open_front_end(spec.clone()).blocking_recv().unwrap();
     assert_eq!(again.unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
 
-    let mut client = connect(&path);
+    let mut client = Client::connect(&path);
     let data = pattern(3 << 20);
-    ask(&mut client, command::WRITE, 512, 3 << 20, &data);
-    assert_eq!(answer(&mut client, 16), simple_reply(5, 0));
-    ask(&mut client, command::READ, 512, 3 << 20, &[]);
-    assert_eq!(answer(&mut client, 16), simple_reply(5, 0));
-    assert!(answer(&mut client, 3 << 20) == data[..]);
+    assert_eq!(client.write(512, &data), 0);
+    assert!(client.read(512, 3 << 20).unwrap() == data[..]);
     assert!(std::fs::read(&rig.data).unwrap()[512..][..3 << 20] == data[..]);
 
     handle.close_front_end().blocking_recv().unwrap();
-    assert!(!path.exists());
-    assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+    assert!(!path.exists() && client.is_closed());
     handle.close_front_end().blocking_recv().unwrap();
     handle.open_front_end(spec).blocking_recv().unwrap().unwrap();
     rig.act([Action::FailDevice]);
-    let mut client = connect(&path);
-    ask(&mut client, command::READ, 0, 512, &[]);
-    assert_eq!(answer(&mut client, 16), simple_reply(5, error::ESHUTDOWN));
+    let mut client = Client::connect(&path);
+    assert_eq!(client.read(0, 512), Err(error::ESHUTDOWN));
 }
 
 #[test]
@@ -231,8 +203,8 @@ fn a_client_that_takes_no_answers_cannot_hold_the_front_end_open() {
     let handle = &rig.driver().handle;
     let spec = FrontEndSpec::NbdSocket { path: path.clone(), export };
     handle.open_front_end(spec).blocking_recv().unwrap().unwrap();
-    let mut client = connect(&path);
-    (0..8).for_each(|_| ask(&mut client, command::READ, 0, 1 << 20, &[]));
+    let mut client = Client::connect(&path);
+    (0..8).for_each(|_| client.ask(command::READ, 0, 1 << 20, &[]));
     let begun = Instant::now();
     handle.close_front_end().blocking_recv().unwrap();
     assert!(begun.elapsed() < LIMIT);

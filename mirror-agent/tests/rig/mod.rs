@@ -1,6 +1,8 @@
 //! A driver over temporary files with a machine that does what the test says.
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used)] // shared helpers of tests
 
+pub mod client;
+
 use mirror_agent::driver::{
     Driver, DriverConfig, Machine, NetConfig, Partition, Report, Route, spawn,
 };
