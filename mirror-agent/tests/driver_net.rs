@@ -116,6 +116,19 @@ fn routes_are_tried_in_turn() {
 }
 
 #[test]
+fn a_network_that_is_not_up_yet_does_not_keep_the_driver_from_starting() {
+    let there = free_address();
+    for absent in ["192.0.2.1:29051", "[2001:db8::1]:29051"] {
+        let acceptor =
+            Rig::new(Setup { listen: vec![absent.parse().unwrap(), there], ..listener(there) });
+        let rig = Rig::new(dialler(&[there]));
+        rig.act([Action::Dial]);
+        ready(&rig, true);
+        ready(&acceptor, false);
+    }
+}
+
+#[test]
 fn a_server_that_says_nothing_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();

@@ -84,8 +84,9 @@ pub enum Report {
     },
     /// The device fails from now on ([`Action::FailDevice`]). Never dropped.
     DeviceFailed,
-    /// The driver's thread ended: as asked, or with an error of the ring. If the agent does not keep
-    /// up, only the end of the channel says so.
+    /// The driver's thread ended: as asked, or with an error of the ring, after which the process
+    /// must end, too: clients may hang until then. If the agent does not keep up, only the end of
+    /// the channel says so.
     Ended(Result<(), String>),
 }
 

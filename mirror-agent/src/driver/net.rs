@@ -434,6 +434,8 @@ fn prepare(route: &Route) -> io::Result<OwnedFd> {
 fn listen_on(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = stream(address.ip())?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    // The network of that address may come up later than the agent.
+    setsockopt(&socket, sockopt::IpFreebind, &true)?;
     if address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }

@@ -15,8 +15,9 @@ const DIRECT: usize = 16 << 10;
 /// Largest batch of one send.
 const BATCH_PIECES: usize = 64;
 const BATCH_BYTES: usize = 4 << 20;
-/// A peer that lets this much pile up unsent is lost.
-const MAX_QUEUED: usize = 256 << 20;
+/// A peer that lets this much pile up unsent is lost. More than all requests of the front end
+/// together; their payload is shared, so the queue itself costs little.
+const MAX_QUEUED: usize = 1 << 30;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
