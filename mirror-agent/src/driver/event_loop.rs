@@ -41,6 +41,8 @@ struct Closing {
 /// See the module.
 pub(super) struct EventLoop<M> {
     ring: Ring,
+    /// The time, read once in each round, after the wait.
+    now: Now,
     machine: M,
     data: Disk,
     cluster: Disk,
@@ -72,6 +74,7 @@ impl<M: Machine> EventLoop<M> {
         let disk_limit_ms = u64::try_from(config.disk_limit.as_millis()).unwrap_or(u64::MAX);
         Ok(Self {
             ring: Ring::new()?,
+            now: now(),
             machine,
             data: Disk::new(Role::Data, config.data, disk_limit_ms),
             cluster: Disk::new(Role::Meta, config.cluster, disk_limit_ms),
@@ -105,18 +108,18 @@ impl<M: Machine> EventLoop<M> {
         self.listen_for_wakes();
         self.net_do(Net::accept);
         loop {
-            let now = now();
-            self.take_orders(now);
-            self.expire(now);
+            self.take_orders(self.now);
+            self.expire(self.now);
             self.dispatch();
             self.net_do(Net::flush);
-            self.look_after_front_end(now);
+            self.look_after_front_end(self.now);
             self.tell_owed();
-            if self.is_stopped(now) {
+            if self.is_stopped(self.now) {
                 return Ok(());
             }
             let limit = self.wait_limit();
             self.ring.wait(limit, &mut done)?;
+            self.now = now();
             for (owner, cqe) in done.drain(..) {
                 self.complete(owner, cqe);
             }
@@ -173,7 +176,7 @@ impl<M: Machine> EventLoop<M> {
     fn dispatch(&mut self) {
         let mut actions = Vec::new();
         while let Some(event) = self.events.pop_front() {
-            self.machine.handle(now(), event, &mut actions);
+            self.machine.handle(self.now, event, &mut actions);
             for action in actions.drain(..) {
                 self.perform(action);
             }
@@ -324,19 +327,19 @@ impl<M: Machine> EventLoop<M> {
     fn data_do(&mut self, work: impl FnOnce(&mut Disk, &mut Cx<'_>)) {
         let mut ring = self.ring.owner(Owner::DATA);
         let out = &mut self.events;
-        work(&mut self.data, &mut Cx { now: now().mono, ring: &mut ring, out });
+        work(&mut self.data, &mut Cx { now: self.now.mono, ring: &mut ring, out });
     }
 
     fn cluster_do(&mut self, work: impl FnOnce(&mut Disk, &mut Cx<'_>)) {
         let mut ring = self.ring.owner(Owner::META);
         let out = &mut self.events;
-        work(&mut self.cluster, &mut Cx { now: now().mono, ring: &mut ring, out });
+        work(&mut self.cluster, &mut Cx { now: self.now.mono, ring: &mut ring, out });
     }
 
     fn net_do(&mut self, work: impl FnOnce(&mut Net, &mut Cx<'_>)) {
         let mut ring = self.ring.owner(Owner::NET);
         let out = &mut self.events;
-        work(&mut self.net, &mut Cx { now: now().mono, ring: &mut ring, out });
+        work(&mut self.net, &mut Cx { now: self.now.mono, ring: &mut ring, out });
     }
 
     fn front_do(
