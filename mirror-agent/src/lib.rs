@@ -1,1 +1,3 @@
-//! See the workspace.
+//! The agent of one server: what drives its mirrors.
+
+pub mod driver;

@@ -1,0 +1,49 @@
+//! What every block front end is to the loop that drives it.
+
+use crate::sys::{Completion, Submitter};
+use mirror_core::buf::Buf;
+use mirror_core::io::{Request, RequestError, RequestId};
+use std::io;
+
+/// A block front end on a mirror's ring.
+///
+/// The loop hands every completion of the front end's own operations to [`on_cqe`](Self::on_cqe)
+/// and every answer of the core to [`complete`](Self::complete). Both may bring new requests: an
+/// answer makes room for one that waited. Requests are aligned to the block size, within the
+/// device and at most [`MAX_EXTENT_BYTES`](mirror_core::units::MAX_EXTENT_BYTES) long; their
+/// number and bytes in flight are bounded, and beyond that the application waits.
+///
+/// A `&mut dyn Submitter` always is the one of this front end's owner number
+/// ([`Owner`](crate::sys::Owner)), so tokens need only be unique within the front end.
+pub trait FrontEnd {
+    /// Begins to serve. Called once.
+    ///
+    /// # Errors
+    /// The interface cannot be opened (socket path in use, no such driver).
+    fn start(&mut self, ring: &mut dyn Submitter) -> io::Result<()>;
+
+    /// An operation of this front end ended; new requests are appended to `out`.
+    fn on_cqe(&mut self, cqe: Completion, ring: &mut dyn Submitter, out: &mut Vec<Request>);
+
+    /// The core's answer to a request; new requests are appended to `out`. An answer to a request
+    /// that is not known (any more) is ignored.
+    fn complete(
+        &mut self,
+        id: RequestId,
+        result: Result<Option<Buf>, RequestError>,
+        ring: &mut dyn Submitter,
+        out: &mut Vec<Request>,
+    );
+
+    /// From now on the device fails: what is there and what comes is answered with
+    /// [`RequestError::Inactive`] and nothing reaches the core any more. The front end stays open;
+    /// to serve again it is stopped and another one started.
+    fn fail(&mut self, ring: &mut dyn Submitter);
+
+    /// Reads no new requests; those in flight are still answered, then the interface closes.
+    /// Called again, it does not wait for clients to take their answers.
+    fn stop(&mut self, ring: &mut dyn Submitter);
+
+    /// Whether all is answered and closed after [`stop`](Self::stop).
+    fn is_stopped(&self) -> bool;
+}

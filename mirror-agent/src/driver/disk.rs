@@ -1,0 +1,319 @@
+//! Asynchronous I/O on one partition, as the core's actions ask for it.
+//!
+//! Every operation is answered once, and once more if it had been given up after the time limit
+//! and ends later (rule 12).
+
+use super::Cx;
+use super::partition::Partition;
+use kmod_shim::sys::{Completion, Ended, Op, Slots};
+use mirror_core::buf::{Buf, BufMut};
+use mirror_core::io::{DataOp, Event, IoFailure, IoId};
+use mirror_core::units::{Extent, MAX_EXTENT_BYTES, Millis};
+use nix::libc;
+use std::collections::{HashMap, VecDeque};
+
+#[cfg(feature = "fault-injection")]
+use super::faults::{Fault, Faults, Kind};
+
+/// Repeats after EINTR or EAGAIN before the operation counts as failed.
+const MAX_REPEATS: u8 = 100;
+
+/// Which partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    Data,
+    Meta,
+}
+
+/// How to zero, best first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Method {
+    Punch,
+    ZeroRange,
+    Write,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Read,
+    Write,
+    Zero { method: Method, durable: bool },
+    Sync,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    io: IoId,
+    extent: Extent,
+    step: Step,
+    repeats: u8,
+}
+
+struct Open {
+    /// Given up: what comes is the second answer.
+    late: bool,
+}
+
+/// One partition's operations.
+pub(super) struct Disk {
+    role: Role,
+    partition: Partition,
+    slots: Slots<Job>,
+    open: HashMap<IoId, Open>,
+    /// Time limits in the order in which they end; entries of operations that have ended stay
+    /// until they come to the front.
+    limits: VecDeque<(Millis, IoId)>,
+    limit_ms: u64,
+    /// What the partition turned out not to have.
+    no_punch: bool,
+    no_zero_range: bool,
+    zeros: Option<Buf>,
+    #[cfg(feature = "fault-injection")]
+    faults: Faults,
+    #[cfg(feature = "fault-injection")]
+    delayed: Vec<(Millis, Op, Job)>,
+}
+
+impl Disk {
+    pub(super) fn new(role: Role, partition: Partition, limit_ms: u64) -> Self {
+        Self {
+            role,
+            #[cfg(feature = "fault-injection")]
+            faults: Faults::of(partition.path()),
+            #[cfg(feature = "fault-injection")]
+            delayed: Vec::new(),
+            partition,
+            slots: Slots::default(),
+            open: HashMap::new(),
+            limits: VecDeque::new(),
+            limit_ms,
+            no_punch: false,
+            no_zero_range: false,
+            zeros: None,
+        }
+    }
+
+    /// Starts an operation of the core.
+    pub(super) fn start(&mut self, (io, op, extent): (IoId, DataOp, Extent), cx: &mut Cx<'_>) {
+        self.open.insert(io, Open { late: false });
+        self.limits.push_back((cx.now.plus(self.limit_ms), io));
+        if !self.is_sound(&op, extent) {
+            return self.end(io, Err(libc::EINVAL), cx);
+        }
+        let mut job = Job { io, extent, step: Step::Sync, repeats: 0 };
+        let op = match op {
+            DataOp::Read => self.read(&mut job),
+            DataOp::Write { data, durable } => self.write(&mut job, data, durable),
+            DataOp::Zero { unmap, durable } => {
+                let method = if unmap { Method::Punch } else { Method::ZeroRange };
+                let method = self.available(method);
+                self.zero(&mut job, method, durable)
+            }
+            DataOp::Flush => Op::Sync { file: self.partition.file() },
+        };
+        self.submit(op, job, cx);
+    }
+
+    pub(super) fn on_cqe(&mut self, cqe: &Completion, cx: &mut Cx<'_>) {
+        let Some(Ended { tag: job, op, result, .. }) = self.slots.take(cqe) else { return };
+        match result {
+            Ok(count) => self.go_on(job, op, count, cx),
+            Err(libc::EINTR | libc::EAGAIN) if job.repeats < MAX_REPEATS => {
+                let job = Job { repeats: job.repeats + 1, ..job };
+                self.slots.submit(op, job, cx.ring);
+            }
+            Err(errno) => self.refused(job, errno, cx),
+        }
+    }
+
+    /// Gives up what is over its time limit.
+    pub(super) fn expire(&mut self, cx: &mut Cx<'_>) {
+        while let Some((limit, io)) = self.limits.front().copied() {
+            match self.open.get_mut(&io) {
+                Some(open) if limit <= cx.now && !open.late => {
+                    open.late = true;
+                    cx.out.push_back(self.event(io, Err(IoFailure::TimedOut)));
+                }
+                Some(open) if !open.late => break,
+                _ => {}
+            }
+            self.limits.pop_front();
+        }
+        self.release_delayed(cx);
+    }
+
+    /// When [`expire`](Self::expire) has something to do.
+    pub(super) fn deadline(&mut self) -> Option<Millis> {
+        while self.limits.front().is_some_and(|(_, io)| !self.open.contains_key(io)) {
+            self.limits.pop_front();
+        }
+        let limit = self.limits.front().map(|(limit, _)| *limit);
+        limit.into_iter().chain(self.delayed_until()).min()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether direct I/O can do it: aligned, within the partition, as long as its bytes. The
+    /// memory itself is always aligned.
+    fn is_sound(&self, op: &DataOp, extent: Extent) -> bool {
+        let fits = match op {
+            DataOp::Flush => return true,
+            DataOp::Write { data, .. } => data.len() as u64 == extent.len,
+            DataOp::Read => extent.len <= MAX_EXTENT_BYTES,
+            DataOp::Zero { .. } => true,
+        };
+        let block = u64::from(self.partition.block());
+        fits && extent.len > 0
+            && extent.offset % block == 0
+            && extent.len % block == 0
+            && extent.offset.checked_add(extent.len).is_some_and(|e| e <= self.partition.size())
+    }
+
+    fn read(&self, job: &mut Job) -> Op {
+        job.step = Step::Read;
+        let len = usize::try_from(job.extent.len).expect("at most 1 MiB");
+        let (file, offset) = (self.partition.file(), job.extent.offset);
+        Op::Read { file, offset, buf: BufMut::zeroed(len), range: 0..len }
+    }
+
+    fn write(&self, job: &mut Job, data: Buf, durable: bool) -> Op {
+        job.step = Step::Write;
+        let (file, offset, range) = (self.partition.file(), job.extent.offset, 0..data.len());
+        Op::Write { file, offset, buf: data, range, durable }
+    }
+
+    /// Zeroes `job.extent` by `method`; by writing, its first part.
+    fn zero(&mut self, job: &mut Job, method: Method, durable: bool) -> Op {
+        job.step = Step::Zero { method, durable };
+        let Extent { offset, len } = job.extent;
+        let file = self.partition.file();
+        if method != Method::Write {
+            return Op::Zero { file, offset, len, punch: method == Method::Punch };
+        }
+        let zeros = self.zeros.get_or_insert_with(|| {
+            BufMut::zeroed(usize::try_from(MAX_EXTENT_BYTES).expect("1 MiB")).freeze()
+        });
+        let here = usize::try_from(len).unwrap_or(usize::MAX).min(zeros.len());
+        Op::Write { file, offset, buf: zeros.clone(), range: 0..here, durable }
+    }
+
+    /// A part of an operation succeeded with `count`.
+    fn go_on(&mut self, mut job: Job, op: Op, count: usize, cx: &mut Cx<'_>) {
+        let next = match (job.step, op) {
+            (Step::Sync, _) => return self.end(job.io, Ok(None), cx),
+            (_, Op::Read { file, offset, buf, range }) => {
+                if count == range.len() {
+                    return self.end(job.io, Ok(Some(buf.freeze())), cx);
+                }
+                let (offset, range) = (offset + count as u64, range.start + count..range.end);
+                Op::Read { file, offset, buf, range }
+            }
+            (_, Op::Write { file, offset, buf, range, durable }) if count < range.len() => {
+                let (offset, range) = (offset + count as u64, range.start + count..range.end);
+                Op::Write { file, offset, buf, range, durable }
+            }
+            (Step::Zero { method: Method::Write, durable }, Op::Write { range, .. }) => {
+                let done = range.end as u64;
+                job.extent = Extent::new(job.extent.offset + done, job.extent.len - done);
+                if job.extent.len == 0 {
+                    return self.end(job.io, Ok(None), cx);
+                }
+                self.zero(&mut job, Method::Write, durable)
+            }
+            (Step::Zero { durable: true, .. }, Op::Zero { file, .. }) => {
+                job.step = Step::Sync;
+                Op::Sync { file }
+            }
+            _ => return self.end(job.io, Ok(None), cx),
+        };
+        if count == 0 && matches!(next, Op::Read { .. } | Op::Write { .. }) {
+            return self.end(job.io, Err(libc::EIO), cx); // the end of the partition
+        }
+        self.submit(next, job, cx);
+    }
+
+    /// An operation failed; zeroing goes on by another method, down to plain writes.
+    fn refused(&mut self, mut job: Job, errno: i32, cx: &mut Cx<'_>) {
+        let missing = matches!(errno, libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY);
+        match job.step {
+            Step::Zero { method, durable } if method != Method::Write => {
+                self.no_punch |= missing && method == Method::Punch;
+                self.no_zero_range |= missing && method == Method::ZeroRange;
+                let next = if method == Method::Punch { Method::ZeroRange } else { Method::Write };
+                let next = self.available(next);
+                let op = self.zero(&mut job, next, durable);
+                self.submit(op, job, cx);
+            }
+            _ => self.end(job.io, Err(errno), cx),
+        }
+    }
+
+    fn available(&self, wanted: Method) -> Method {
+        match wanted {
+            Method::Punch if self.no_punch => self.available(Method::ZeroRange),
+            Method::ZeroRange if self.no_zero_range => Method::Write,
+            _ => wanted,
+        }
+    }
+
+    fn end(&mut self, io: IoId, result: Result<Option<Buf>, i32>, cx: &mut Cx<'_>) {
+        self.open.remove(&io);
+        cx.out.push_back(self.event(io, result.map_err(IoFailure::Errno)));
+    }
+
+    fn event(&self, io: IoId, result: Result<Option<Buf>, IoFailure>) -> Event {
+        match self.role {
+            Role::Data => Event::DataDone { io, result },
+            Role::Meta => Event::MetaDone { io, result: result.map(|_| ()) },
+        }
+    }
+}
+
+#[cfg(not(feature = "fault-injection"))]
+impl Disk {
+    fn submit(&mut self, op: Op, job: Job, cx: &mut Cx<'_>) {
+        self.slots.submit(op, job, cx.ring);
+    }
+
+    #[allow(clippy::unused_self)] // the other build has some
+    fn release_delayed(&mut self, _: &mut Cx<'_>) {}
+
+    #[allow(clippy::unused_self)] // the other build has some
+    fn delayed_until(&self) -> Option<Millis> {
+        None
+    }
+}
+
+#[cfg(feature = "fault-injection")]
+impl Disk {
+    fn submit(&mut self, op: Op, job: Job, cx: &mut Cx<'_>) {
+        let kind = match op {
+            Op::Read { .. } => Kind::Read,
+            Op::Sync { .. } => Kind::Flush,
+            _ => Kind::Write,
+        };
+        match self.faults.of_next(kind) {
+            None => {
+                self.slots.submit(op, job, cx.ring);
+            }
+            Some(Fault::Fail) => self.end(job.io, Err(libc::EIO), cx),
+            Some(Fault::Delay(ms)) => self.delayed.push((cx.now.plus(ms), op, job)),
+        }
+    }
+
+    fn release_delayed(&mut self, cx: &mut Cx<'_>) {
+        let (due, later) =
+            std::mem::take(&mut self.delayed).into_iter().partition(|d| d.0 <= cx.now);
+        self.delayed = later;
+        let due: Vec<_> = due;
+        for (_, op, job) in due {
+            self.slots.submit(op, job, cx.ring);
+        }
+    }
+
+    fn delayed_until(&self) -> Option<Millis> {
+        self.delayed.iter().map(|d| d.0).min()
+    }
+}

@@ -1,0 +1,355 @@
+//! The loop itself: wait for the ring, turn completions into events, hand them to the machine,
+//! carry out its actions.
+
+use super::disk::{Disk, Role};
+use super::net::Net;
+use super::{Cx, DriverConfig, FrontEndSpec, Machine, Order, Report, now};
+use kmod_shim::front::FrontEnd;
+use kmod_shim::nbd::NbdServer;
+use kmod_shim::sys::{Completion, Fd, Op, Owner, Ring, Slots, Submitter};
+use mirror_core::buf::{Buf, BufMut};
+use mirror_core::command::{Command, Done, Refusal};
+use mirror_core::io::{Action, CommandId, DataOp, Event, Notice, Request, RequestError, RequestId};
+use mirror_core::units::{Extent, Millis, Now};
+use nix::sys::eventfd::EventFd;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// A front end that does not close by itself within this time is closed harshly.
+const FRONT_END_LIMIT_MS: u64 = 5000;
+/// Pause before the agent is offered again what it had no room for.
+const OWED_RETRY_MS: u64 = 100;
+/// Shortest wait for the machine's own deadline: one that stays in the past must not spin.
+const MIN_WAIT: Duration = Duration::from_millis(1);
+
+struct Front {
+    end: Box<dyn FrontEnd>,
+    closing: Option<Closing>,
+}
+
+struct Closing {
+    answers: Vec<oneshot::Sender<()>>,
+    /// When patience ends.
+    deadline: Option<Millis>,
+}
+
+/// See the module.
+pub(super) struct EventLoop<M> {
+    ring: Ring,
+    /// The time, read once in each round, after the wait.
+    now: Now,
+    machine: M,
+    data: Disk,
+    cluster: Disk,
+    net: Net,
+    front: Option<Front>,
+    orders: Receiver<Order>,
+    eventfd: Fd,
+    wake: Slots<()>,
+    wake_token: u64,
+    events: VecDeque<Event>,
+    commands: HashMap<CommandId, oneshot::Sender<Result<Done, Refusal>>>,
+    next_command: u64,
+    reports: mpsc::Sender<Report>,
+    /// Reports that must not be lost and for which the agent had no room yet; few.
+    owed: Vec<Report>,
+    /// When stopping: until when disk operations are waited for.
+    stopping: Option<Millis>,
+    disk_limit_ms: u64,
+}
+
+impl<M: Machine> EventLoop<M> {
+    pub(super) fn new(
+        config: DriverConfig,
+        machine: M,
+        orders: Receiver<Order>,
+        wake: &EventFd,
+        reports: mpsc::Sender<Report>,
+    ) -> io::Result<Self> {
+        let disk_limit_ms = u64::try_from(config.disk_limit.as_millis()).unwrap_or(u64::MAX);
+        Ok(Self {
+            ring: Ring::new()?,
+            now: now(),
+            machine,
+            data: Disk::new(Role::Data, config.data, disk_limit_ms),
+            cluster: Disk::new(Role::Meta, config.cluster, disk_limit_ms),
+            net: Net::new(config.net)?,
+            front: None,
+            orders,
+            eventfd: Arc::new(wake.as_fd().try_clone_to_owned()?),
+            wake: Slots::default(),
+            wake_token: 0,
+            events: VecDeque::new(),
+            commands: HashMap::new(),
+            next_command: 0,
+            reports,
+            owed: Vec::new(),
+            stopping: None,
+            disk_limit_ms,
+        })
+    }
+
+    pub(super) fn run(mut self) {
+        let result = self.serve().map_err(|e| e.to_string());
+        if let Err(why) = &result {
+            tracing::error!(why, "the mirror's loop failed");
+        }
+        // The agent may be gone, too.
+        let _ = self.reports.try_send(Report::Ended(result));
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let mut done = Vec::new();
+        self.listen_for_wakes();
+        self.net_do(Net::accept);
+        loop {
+            self.take_orders(self.now);
+            self.expire(self.now);
+            self.dispatch();
+            self.net_do(Net::flush);
+            self.look_after_front_end(self.now);
+            self.tell_owed();
+            if self.is_stopped(self.now) {
+                return Ok(());
+            }
+            let limit = self.wait_limit();
+            self.ring.wait(limit, &mut done)?;
+            self.now = now();
+            for (owner, cqe) in done.drain(..) {
+                self.complete(owner, cqe);
+            }
+        }
+    }
+
+    /// How long the ring may be waited for.
+    fn wait_limit(&mut self) -> Option<Duration> {
+        let front = self.front.as_ref().and_then(|f| f.closing.as_ref()?.deadline);
+        let owed = (!self.owed.is_empty()).then(|| now().mono.plus(OWED_RETRY_MS));
+        let deadline = [
+            owed,
+            self.machine.deadline(),
+            self.data.deadline(),
+            self.cluster.deadline(),
+            self.net.deadline(),
+            front,
+            self.stopping,
+        ]
+        .into_iter()
+        .flatten()
+        .min()?;
+        let now = now().mono;
+        Some(Duration::from_millis(deadline.since(now)).max(MIN_WAIT))
+    }
+
+    fn complete(&mut self, owner: Owner, cqe: Completion) {
+        match owner {
+            Owner::DATA => self.data_do(|disk, cx| disk.on_cqe(&cqe, cx)),
+            Owner::META => self.cluster_do(|disk, cx| disk.on_cqe(&cqe, cx)),
+            Owner::NET => self.net_do(|net, cx| net.on_cqe(&cqe, cx)),
+            Owner::FRONT_END => {
+                self.front_do(|end, ring, out| end.on_cqe(cqe, ring, out));
+            }
+            _ => {
+                self.wake.take(&cqe);
+                if self.stopping.is_none() {
+                    self.listen_for_wakes();
+                }
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Now) {
+        self.data_do(Disk::expire);
+        self.cluster_do(Disk::expire);
+        self.net_do(Net::expire);
+        if self.machine.deadline().is_some_and(|d| d <= now.mono) {
+            self.events.push_back(Event::Timer);
+        }
+    }
+
+    /// Hands all events to the machine and carries out what it wants.
+    fn dispatch(&mut self) {
+        let mut actions = Vec::new();
+        while let Some(event) = self.events.pop_front() {
+            self.machine.handle(self.now, event, &mut actions);
+            for action in actions.drain(..) {
+                self.perform(action);
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Data { io, op, extent } => {
+                self.data_do(|disk, cx| disk.start((io, op, extent), cx));
+            }
+            Action::Meta { io, offset, bytes } => {
+                let extent = Extent::new(offset, bytes.len() as u64);
+                let op = DataOp::Write { data: bytes, durable: true };
+                self.cluster_do(|disk, cx| disk.start((io, op, extent), cx));
+            }
+            Action::Complete { id, result } => self.answer(id, result),
+            Action::Send { conn, frame } => self.net_do(|net, cx| net.send(conn, &frame, cx)),
+            Action::Close { conn, why } => self.net_do(|net, cx| net.close(conn, &why, cx)),
+            Action::Dial => self.net_do(Net::dial),
+            Action::Reply { id, result } => {
+                if let Some(answer) = self.commands.remove(&id) {
+                    let _ = answer.send(result); // whoever asked may be gone
+                }
+            }
+            Action::FailDevice => {
+                self.front_do(|end, ring, _| end.fail(ring));
+                self.owe(Report::DeviceFailed);
+            }
+            Action::TellPeerBehind { session } => self.owe(Report::TellPeerBehind { session }),
+            Action::Notice(notice) => self.report(notice),
+        }
+    }
+
+    fn answer(&mut self, id: RequestId, result: Result<Option<Buf>, RequestError>) {
+        self.front_do(|end, ring, out| end.complete(id, result, ring, out));
+    }
+
+    fn report(&mut self, notice: Notice) {
+        if let Err(e) = self.reports.try_send(Report::Notice(notice)) {
+            tracing::warn!(error = %e, "a notice to the agent was dropped");
+        }
+    }
+
+    /// Remembers a report until the agent has it; a newer one of its kind takes its place.
+    fn owe(&mut self, report: Report) {
+        let kind = std::mem::discriminant(&report);
+        self.owed.retain(|r| std::mem::discriminant(r) != kind);
+        self.owed.push(report);
+    }
+
+    fn tell_owed(&mut self) {
+        use mpsc::error::TrySendError::Full;
+        let reports = &self.reports;
+        self.owed.retain(|r| matches!(reports.try_send(r.clone()), Err(Full(_))));
+    }
+
+    fn take_orders(&mut self, now: Now) {
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::Command(command, answer)) => self.command(command, answer),
+                Ok(Order::Status(answer)) => {
+                    let _ = answer.send(self.machine.status(now)); // whoever asked may be gone
+                }
+                Ok(Order::OpenFrontEnd(spec, answer)) => {
+                    let opened = self.open_front_end(&spec);
+                    let _ = answer.send(opened); // whoever asked may be gone
+                }
+                Ok(Order::CloseFrontEnd(answer)) => self.close_front_end(Some(answer), now.mono),
+                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => self.stop(now.mono),
+                Err(TryRecvError::Empty) => return,
+            }
+            if self.stopping.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command, answer: oneshot::Sender<Result<Done, Refusal>>) {
+        self.next_command += 1;
+        let id = CommandId(self.next_command);
+        self.commands.retain(|_, waiting| !waiting.is_closed());
+        self.commands.insert(id, answer);
+        self.events.push_back(Event::Command { id, command });
+    }
+
+    fn open_front_end(&mut self, spec: &FrontEndSpec) -> io::Result<()> {
+        if self.front.is_some() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a front end is open"));
+        }
+        let FrontEndSpec::NbdSocket { path, export } = spec;
+        let mut end = NbdServer::new(path, export.clone());
+        end.start(&mut self.ring.owner(Owner::FRONT_END))?;
+        self.front = Some(Front { end: Box::new(end), closing: None });
+        Ok(())
+    }
+
+    fn close_front_end(&mut self, answer: Option<oneshot::Sender<()>>, now: Millis) {
+        let Some(front) = &mut self.front else {
+            answer.map(|a| a.send(())); // there is nothing to close
+            return;
+        };
+        let closing = front.closing.get_or_insert_with(|| {
+            front.end.stop(&mut self.ring.owner(Owner::FRONT_END));
+            Closing { answers: Vec::new(), deadline: Some(now.plus(FRONT_END_LIMIT_MS)) }
+        });
+        closing.answers.extend(answer);
+    }
+
+    fn look_after_front_end(&mut self, now: Now) {
+        let Some(front) = &mut self.front else { return };
+        let Some(closing) = &mut front.closing else { return };
+        if closing.deadline.is_some_and(|d| d <= now.mono) {
+            closing.deadline = None;
+            front.end.stop(&mut self.ring.owner(Owner::FRONT_END));
+        }
+        if front.end.is_stopped() {
+            for answer in closing.answers.drain(..) {
+                let _ = answer.send(()); // whoever asked may be gone
+            }
+            self.front = None;
+        }
+    }
+
+    fn stop(&mut self, now: Millis) {
+        if self.stopping.is_none() {
+            self.stopping = Some(now.plus(self.disk_limit_ms));
+            self.close_front_end(None, now);
+            self.net_do(Net::stop);
+            self.ring.owner(Owner::WAKE).cancel(self.wake_token);
+        }
+    }
+
+    fn is_stopped(&self, now: Now) -> bool {
+        self.stopping.is_some_and(|limit| {
+            let closed = self.front.is_none() && self.net.is_stopped();
+            let idle = self.data.is_idle() && self.cluster.is_idle() && self.wake.is_empty();
+            (closed && idle) || limit <= now.mono
+        })
+    }
+
+    fn listen_for_wakes(&mut self) {
+        let file = self.eventfd.clone();
+        let op = Op::Read { file, offset: 0, buf: BufMut::zeroed(8), range: 0..8 };
+        self.wake_token = self.wake.submit(op, (), &mut self.ring.owner(Owner::WAKE));
+    }
+
+    fn data_do(&mut self, work: impl FnOnce(&mut Disk, &mut Cx<'_>)) {
+        let mut ring = self.ring.owner(Owner::DATA);
+        let out = &mut self.events;
+        work(&mut self.data, &mut Cx { now: self.now.mono, ring: &mut ring, out });
+    }
+
+    fn cluster_do(&mut self, work: impl FnOnce(&mut Disk, &mut Cx<'_>)) {
+        let mut ring = self.ring.owner(Owner::META);
+        let out = &mut self.events;
+        work(&mut self.cluster, &mut Cx { now: self.now.mono, ring: &mut ring, out });
+    }
+
+    fn net_do(&mut self, work: impl FnOnce(&mut Net, &mut Cx<'_>)) {
+        let mut ring = self.ring.owner(Owner::NET);
+        let out = &mut self.events;
+        work(&mut self.net, &mut Cx { now: self.now.mono, ring: &mut ring, out });
+    }
+
+    fn front_do(
+        &mut self,
+        work: impl FnOnce(&mut dyn FrontEnd, &mut dyn Submitter, &mut Vec<Request>),
+    ) {
+        if let Some(front) = &mut self.front {
+            let mut requests = Vec::new();
+            work(front.end.as_mut(), &mut self.ring.owner(Owner::FRONT_END), &mut requests);
+            self.events.extend(requests.into_iter().map(Event::Request));
+        }
+    }
+}

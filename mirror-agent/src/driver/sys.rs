@@ -1,0 +1,40 @@
+//! Kernel calls that have no safe wrapper.
+#![allow(unsafe_code)] // ioctl, flock and statx
+
+use nix::libc;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+mod ioctl {
+    nix::ioctl_read_bad!(block_size, nix::libc::BLKSSZGET, nix::libc::c_int);
+}
+
+/// Takes an exclusive lock on the open file itself: it lasts until every user of the open file is
+/// gone, I/O in flight included.
+pub(super) fn lock(file: &OwnedFd) -> io::Result<()> {
+    // SAFETY: takes two integers, the first a descriptor that is open as long as `file`.
+    match unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Logical block size of a block device in bytes.
+pub(super) fn device_block(file: &OwnedFd) -> io::Result<u32> {
+    let mut size: libc::c_int = 0;
+    // SAFETY: the call writes one int to `size`.
+    unsafe { ioctl::block_size(file.as_raw_fd(), &raw mut size) }?;
+    u32::try_from(size).map_err(io::Error::other)
+}
+
+/// Alignment in bytes that direct I/O on a regular file needs; `None` if the kernel does not say.
+pub(super) fn file_block(file: &OwnedFd) -> Option<u32> {
+    // SAFETY: all zero is a valid value of this plain structure.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let (flags, mask) = (libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN);
+    // SAFETY: the path is a valid C string and the result goes to a structure of the right type.
+    let result =
+        unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, mask, &raw mut found) };
+    (result == 0 && found.stx_mask & mask != 0 && found.stx_dio_offset_align != 0)
+        .then_some(found.stx_dio_offset_align)
+}
