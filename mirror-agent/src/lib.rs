@@ -1,1 +1,5 @@
-//! See the workspace.
+//! The agent of the mirror: configuration, messages, the control socket, the link between the two
+//! agents, and the daemon that ties the drivers of the mirrors to them.
+
+pub mod config;
+pub mod messages;
