@@ -2,4 +2,7 @@
 //! agents, and the daemon that ties the drivers of the mirrors to them.
 
 pub mod config;
+pub mod ctl;
+pub mod lock;
 pub mod messages;
+pub mod secret;

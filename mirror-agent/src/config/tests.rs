@@ -195,10 +195,7 @@ fn servers_and_addresses() {
         problem("[[server]]\nname = \"a\"\nmirror_connect = [\"10.0.0.1\"]\n")
             .contains("1 found; must be 2")
     );
-    assert!(
-        problem(&BASE.split("[[mirror]]").next().expect("head").to_owned())
-            .contains("[[mirror]]: none")
-    );
+    assert!(problem(&BASE.split("[[mirror]]").next().expect("head")).contains("[[mirror]]: none"));
 }
 
 #[test]
@@ -221,7 +218,7 @@ fn defaults_fit_their_ranges() {
     for p in PARAMS {
         match (p.kind, p.preset) {
             (Kind::Int { min, max, .. }, Preset::Int(n)) => {
-                assert!((min..=max).contains(&n), "{}", p.key)
+                assert!((min..=max).contains(&n), "{}", p.key);
             }
             (Kind::Choice(words), Preset::Text(t)) => assert!(words.contains(&t), "{}", p.key),
             (Kind::Path, Preset::Text(t)) => assert!(t.starts_with('/'), "{}", p.key),
