@@ -5,4 +5,5 @@ pub mod config;
 pub mod ctl;
 pub mod lock;
 pub mod messages;
+pub mod peer;
 pub mod secret;

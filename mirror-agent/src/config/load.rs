@@ -31,23 +31,36 @@ impl Config {
         Self::parse(file, &text, server, host.trim())
     }
 
+    /// Reads and checks `file` without asking which server this is: for tools that only need what
+    /// holds on both. The result is seen from the first server.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn load_anywhere(file: &Path) -> Load<Self> {
+        build(file, &read_file(file)?, |_| Ok(Side::First))
+    }
+
     /// As [`Config::load`], from a text and a host name.
     ///
     /// # Errors
     /// See [`Config::load`].
     pub fn parse(file: &Path, text: &str, server: Option<&str>, host: &str) -> Load<Self> {
-        let root: Table = text.parse().map_err(|e: toml::de::Error| {
-            ConfigError::new(file, Fault::File, e.to_string().trim_end().to_owned())
-        })?;
-        known_tables(file, &root)?;
-        let servers = servers(file, &root)?;
-        let side = this_side(file, &servers, server, host)?;
-        let agent = agent(file, &root)?;
-        let mirrors = mirrors(file, &root, &servers)?;
-        unique(file, &agent, &mirrors)?;
-        let events = events(file, &root)?;
-        Ok(Self { file: file.to_owned(), servers, side, agent, mirrors, events })
+        build(file, text, |servers| this_side(file, servers, server, host))
     }
+}
+
+fn build(file: &Path, text: &str, side: impl Fn(&[Server; 2]) -> Load<Side>) -> Load<Config> {
+    let root: Table = text.parse().map_err(|e: toml::de::Error| {
+        ConfigError::new(file, Fault::File, e.to_string().trim_end().to_owned())
+    })?;
+    known_tables(file, &root)?;
+    let servers = servers(file, &root)?;
+    let side = side(&servers)?;
+    let agent = agent(file, &root)?;
+    let mirrors = mirrors(file, &root, &servers)?;
+    unique(file, &agent, &mirrors)?;
+    let events = events(file, &root)?;
+    Ok(Config { file: file.to_owned(), servers, side, agent, mirrors, events })
 }
 
 fn read_file(file: &Path) -> Load<String> {

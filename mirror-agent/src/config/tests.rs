@@ -195,7 +195,7 @@ fn servers_and_addresses() {
         problem("[[server]]\nname = \"a\"\nmirror_connect = [\"10.0.0.1\"]\n")
             .contains("1 found; must be 2")
     );
-    assert!(problem(&BASE.split("[[mirror]]").next().expect("head")).contains("[[mirror]]: none"));
+    assert!(problem(BASE.split("[[mirror]]").next().expect("head")).contains("[[mirror]]: none"));
 }
 
 #[test]
