@@ -101,27 +101,37 @@ fn list(client: &mut Client, json: bool, out: &mut impl Write) -> Result<(), Fai
 }
 
 /// The state of one mirror, or of each. Each is asked for by itself, so that no number of
-/// mirrors makes an answer too long.
+/// mirrors makes an answer too long, and that one which could not be opened does not hide the
+/// others: it gets a line on standard error.
 ///
 /// # Errors
-/// The agent refused, or went away.
+/// The agent refused the one mirror, or all of them, or went away.
 pub fn reports(client: &mut Client, mirror: Option<&str>) -> Result<Vec<MirrorReport>, Failure> {
-    let names = match mirror {
-        Some(name) => vec![name.to_owned()],
-        None => match ask(client, Request::List)? {
-            Response::List(names) => names,
-            _ => return Err(unexpected()),
-        },
-    };
-    let mut all = Vec::new();
-    for name in names {
-        match ask(client, Request::Status { mirror: Some(name.clone()) })? {
-            Response::Status(found) if found.is_empty() => {
-                return Err(Failure::new(MdCode::NoMirror, MdCode::NoMirror.fill(&[&name])));
+    if let Some(name) = mirror {
+        return Ok(vec![report(client, name)?]);
+    }
+    let Response::List(names) = ask(client, Request::List)? else { return Err(unexpected()) };
+    let (mut all, mut last) = (Vec::new(), None);
+    for name in &names {
+        match report(client, name) {
+            Ok(found) => all.push(found),
+            Err(failure @ Failure::Md(_)) => {
+                eprintln!("clpmdstat: {failure}");
+                last = Some(failure);
             }
-            Response::Status(found) => all.extend(found),
-            _ => return Err(unexpected()),
+            Err(Failure::Pipe) => return Err(Failure::Pipe),
         }
     }
-    Ok(all)
+    match last {
+        Some(failure) if all.is_empty() => Err(failure),
+        _ => Ok(all),
+    }
+}
+
+fn report(client: &mut Client, name: &str) -> Result<MirrorReport, Failure> {
+    let missing = || Failure::new(MdCode::NoMirror, MdCode::NoMirror.fill(&[name]));
+    match ask(client, Request::Status { mirror: Some(name.to_owned()) })? {
+        Response::Status(found) => found.into_iter().next().ok_or_else(missing),
+        _ => Err(unexpected()),
+    }
 }

@@ -88,16 +88,16 @@ fn err(o: &Output) -> String {
 }
 
 /// Knows md1 and md2; refuses to activate; notes what it was asked.
-#[derive(Default)]
 struct Fake {
     asked: Mutex<Vec<Request>>,
+    names: Mutex<Vec<String>>,
 }
 
 impl Service for Fake {
     fn call(&self, request: Request) -> Answer<Response> {
         self.asked.lock().expect("lock").push(request.clone());
         let answer = match request {
-            Request::List => Response::List(vec!["md1".to_owned(), "md2".to_owned()]),
+            Request::List => Response::List(self.names.lock().expect("lock").clone()),
             Request::Status { mirror: Some(m) } if m.starts_with("md") => {
                 Response::Status(vec![report(&m)])
             }
@@ -153,7 +153,10 @@ fn with_agent(lab: &Lab) -> (Arc<Fake>, tokio::runtime::Runtime) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("runtime");
-    let fake = Arc::new(Fake::default());
+    let fake = Arc::new(Fake {
+        asked: Mutex::default(),
+        names: Mutex::new(vec!["md1".to_owned(), "md2".to_owned()]),
+    });
     let socket = lab.dir.path().join("run/ctl.sock");
     let server = runtime.block_on(async { CtlServer::bind(&socket) }).expect("bind");
     runtime.spawn(server.run(fake.clone()));
@@ -181,6 +184,18 @@ fn states_are_shown_and_the_code_is_0() {
     let all: Vec<MirrorReport> =
         serde_json::from_slice(&lab.run("clpmdstat --json").stdout).expect("an array");
     assert_eq!(all.len(), 2);
+}
+
+#[test]
+fn one_broken_mirror_does_not_hide_the_others() {
+    let lab = lab();
+    let (fake, _runtime) = with_agent(&lab);
+    *fake.names.lock().expect("lock") = vec!["broken".to_owned(), "md1".to_owned()];
+    let shown = lab.run("clpmdstat");
+    assert_eq!(code(&shown), 0);
+    assert!(out(&shown).contains("md1  ") && err(&shown).contains("no such mirror"));
+    *fake.names.lock().expect("lock") = vec!["broken".to_owned()];
+    assert_eq!(code(&lab.run("clpmdstat")), 77, "nothing could be shown");
 }
 
 #[test]

@@ -243,14 +243,11 @@ fn one_mirror(
         mount: mount(&r, fs)?,
         umount: umount(&r)?,
         fsck: fsck(&r)?,
-        initial_mkfs: r.bool_opt("initial_mkfs")?.unwrap_or(false),
+        initial_mkfs: r.bool("initial_mkfs")?,
         mkfs_option: r.text("mkfs_option")?,
+        mkfs_timeout: seconds(&r, "mkfs_timeout")?,
         activate_at_start: activate_at_start(&r, servers)?,
-        front_end: match r.text("front_end")?.as_str() {
-            "nbd-socket" => FrontEnd::NbdSocket,
-            "loop" => FrontEnd::Loop,
-            _ => FrontEnd::Auto,
-        },
+        front_end: front_end(&r, fs)?,
         timing: timing(&r)?,
         hot_regions: r.int("hot_regions")?,
         name,
@@ -276,6 +273,18 @@ fn file_system(word: &str) -> FileSystem {
         "xfs" => FileSystem::Xfs,
         "none" => FileSystem::None,
         _ => FileSystem::Ext4,
+    }
+}
+
+/// A socket alone cannot be mounted.
+fn front_end(r: &Reader<'_>, fs: FileSystem) -> Load<FrontEnd> {
+    match r.text("front_end")?.as_str() {
+        "nbd-socket" if fs != FileSystem::None => {
+            Err(r.bad("front_end", Fault::File, "a socket cannot be mounted: fs must be \"none\""))
+        }
+        "nbd-socket" => Ok(FrontEnd::NbdSocket),
+        "loop" => Ok(FrontEnd::Loop),
+        _ => Ok(FrontEnd::Auto),
     }
 }
 
@@ -358,6 +367,10 @@ fn fsck(r: &Reader<'_>) -> Load<FsckConfig> {
             _ => FsckTiming::Interval,
         },
         interval: r.int("fsck_interval")?,
+        on_mount_failure: r.bool("fsck_on_mount_failure")?,
+        xfs_option: r.text("xfs_repair_option")?,
+        xfs_timeout: seconds(r, "xfs_repair_timeout")?,
+        xfs_on_mount_failure: r.bool("xfs_repair_on_mount_failure")?,
     })
 }
 

@@ -162,6 +162,8 @@ pub struct MirrorConfig {
     pub initial_mkfs: bool,
     /// Options for mkfs.
     pub mkfs_option: String,
+    /// Time limit of mkfs.
+    pub mkfs_timeout: Duration,
     /// The server that activates by itself.
     pub activate_at_start: Option<Side>,
     /// How the device is served.
@@ -244,6 +246,14 @@ pub struct FsckConfig {
     pub timing: FsckTiming,
     /// With `Interval`: at every so many mounts; 0 = never.
     pub interval: u32,
+    /// Check an ext file system that cannot be mounted.
+    pub on_mount_failure: bool,
+    /// Options for xfs_repair.
+    pub xfs_option: String,
+    /// Time limit of xfs_repair.
+    pub xfs_timeout: Duration,
+    /// Repair an xfs file system that cannot be mounted.
+    pub xfs_on_mount_failure: bool,
 }
 
 /// When fsck runs before a mount.

@@ -161,6 +161,11 @@ impl<'a> Reader<'a> {
         }))
     }
 
+    /// A switch that has a default.
+    pub(super) fn bool(&self, key: &str) -> Read<bool> {
+        Ok(self.bool_opt(key)?.expect("the table gives a default"))
+    }
+
     /// The addresses under `key`, one or a list; empty if absent.
     pub(super) fn addresses(&self, key: &str) -> Read<Vec<IpAddr>> {
         let (_, value) = self.value(key)?;

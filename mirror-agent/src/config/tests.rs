@@ -157,6 +157,9 @@ fn what_belongs_to_one_mirror_is_used_once() {
 
 #[test]
 fn rules_between_values() {
+    assert!(
+        problem(&with(Section::Mirror, "front_end = \"nbd-socket\"")).contains("cannot be mounted")
+    );
     let e = problem(&with(Section::Mirror, "peer_timeout = 1500"));
     assert!(e.contains("peer_timeout = 1500") && e.contains("1000 ms"), "{e}");
     assert!(problem(&with(Section::Mirror, "fs = \"none\"")).contains("leave it out"));
