@@ -91,6 +91,8 @@ fn err(o: &Output) -> String {
 struct Fake {
     asked: Mutex<Vec<Request>>,
     names: Mutex<Vec<String>>,
+    /// When the mirror broke.
+    broke: Mutex<Option<i64>>,
 }
 
 impl Service for Fake {
@@ -99,7 +101,12 @@ impl Service for Fake {
         let answer = match request {
             Request::List => Response::List(self.names.lock().expect("lock").clone()),
             Request::Status { mirror: Some(m) } if m.starts_with("md") => {
-                Response::Status(vec![report(&m)])
+                let mut r = report(&m);
+                if let Some(at) = *self.broke.lock().expect("lock") {
+                    r.status.phase = Phase::Abnormal;
+                    r.status.sides[0].break_time = Some(at);
+                }
+                Response::Status(vec![r])
             }
             Request::Activate { .. } => Response::Refused(Refused {
                 code: MdCode::NotLatest,
@@ -156,6 +163,7 @@ fn with_agent(lab: &Lab) -> (Arc<Fake>, tokio::runtime::Runtime) {
     let fake = Arc::new(Fake {
         asked: Mutex::default(),
         names: Mutex::new(vec!["md1".to_owned(), "md2".to_owned()]),
+        broke: Mutex::default(),
     });
     let socket = lab.dir.path().join("run/ctl.sock");
     let server = runtime.block_on(async { CtlServer::bind(&socket) }).expect("bind");
@@ -196,6 +204,28 @@ fn one_broken_mirror_does_not_hide_the_others() {
     assert!(out(&shown).contains("md1  ") && err(&shown).contains("no such mirror"));
     *fake.names.lock().expect("lock") = vec!["broken".to_owned()];
     assert_eq!(code(&lab.run("clpmdstat")), 77, "nothing could be shown");
+}
+
+/// Times are local, whichever way the time zone is said.
+#[test]
+fn times_are_local() {
+    let lab = lab();
+    let (fake, _runtime) = with_agent(&lab);
+    *fake.broke.lock().expect("lock") = Some(1_078_389_005);
+    let mut zones = vec![("JST-9", "2004/03/04 17:30:05"), ("UTC", "2004/03/04 08:30:05")];
+    if Path::new("/usr/share/zoneinfo/Asia/Tokyo").exists() {
+        zones.push(("Asia/Tokyo", "2004/03/04 17:30:05"));
+    }
+    for (zone, want) in zones {
+        let shown = Command::new(bin("clpmdstat"))
+            .args(["-m", "md1", "--config"])
+            .arg(&lab.config)
+            .env("TZ", zone)
+            .output()
+            .expect("runs");
+        let text = out(&shown);
+        assert!(text.contains(&format!("\nBreak Time          {want}  --\n")), "{zone}: {text}");
+    }
 }
 
 #[test]

@@ -55,6 +55,14 @@ fn sentence(done: Done, mirror: &str) -> String {
     }
 }
 
+fn no_mirror(name: &str) -> Refused {
+    Refused {
+        code: MdCode::NoMirror,
+        message: MdCode::NoMirror.fill(&[name]),
+        next: "clpmdstat -l".to_owned(),
+    }
+}
+
 impl Agent {
     async fn control(&self, request: Request) -> Result<Response, Refused> {
         match request {
@@ -98,11 +106,7 @@ impl Agent {
             Some(Entry::Broken { name, error }) => {
                 Err(Refused::plain(error.code, format!("{name} could not be opened: {error}")))
             }
-            None => Err(Refused {
-                code: MdCode::NoMirror,
-                message: MdCode::NoMirror.fill(&[name]),
-                next: "clpmdstat -l".to_owned(),
-            }),
+            None => Err(no_mirror(name)),
         }
     }
 
@@ -132,9 +136,11 @@ impl Agent {
 
     /// Routes `--force` to the server that is named.
     async fn force(&self, server: &str, name: &str) -> Result<Response, Refused> {
-        let mirror = self.managed(name)?;
+        if self.config.mirror(name).is_none() {
+            return Err(no_mirror(name));
+        }
         match self.config.side_of(server) {
-            Some(side) if side == self.config.side => self.force_here(mirror).await,
+            Some(side) if side == self.config.side => self.force_here(self.managed(name)?).await,
             Some(_) => self.force_there(server, name).await,
             None => {
                 let [a, b] = &self.config.servers;

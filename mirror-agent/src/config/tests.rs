@@ -3,6 +3,7 @@
 use super::params::{Kind, PARAMS, Preset, Section, manual};
 use super::{Config, ConfigError, Fault, FileSystem, FrontEnd, UmountAction};
 use mirror_core::units::Side;
+use proptest::prelude::*;
 use std::path::Path;
 use std::time::Duration;
 
@@ -243,4 +244,30 @@ fn the_manual_page_is_current() {
         page == manual(),
         "docs/configuration.md is stale: run UPDATE_DOCS=1 cargo test -p mirror-agent"
     );
+}
+
+proptest! {
+    /// No text makes the loader panic, and every refusal names the file.
+    #[test]
+    fn any_text_is_loaded_or_refused(at in 0..BASE.len(), cut in 0..40usize, add in "\\PC{0,12}") {
+        let floor = |n: usize| (0..=n.min(BASE.len())).rev().find(|i| BASE.is_char_boundary(*i));
+        let (from, to) = (floor(at).unwrap_or(0), floor(at + cut).unwrap_or(0));
+        let text = format!("{}{add}{}", &BASE[..from], &BASE[to..]);
+        if let Err(e) = parse(&text) {
+            prop_assert!(e.to_string().starts_with("x.toml: "));
+        }
+    }
+
+    /// A number is taken exactly if it is in its range, whatever the parameter.
+    #[test]
+    fn any_number_is_judged_by_the_table(which in any::<proptest::sample::Index>(), n: i64) {
+        let numbers: Vec<_> =
+            PARAMS.iter().filter(|p| matches!(p.kind, Kind::Int { .. })).collect();
+        let p = numbers[which.index(numbers.len())];
+        let Kind::Int { min, max, .. } = p.kind else { unreachable!("filtered") };
+        let refused = parse(&with(p.section, &format!("{} = {n}", p.key))).is_err();
+        if !(min..=max).contains(&n) {
+            prop_assert!(refused, "{} = {n}", p.key);
+        }
+    }
 }

@@ -4,6 +4,7 @@ use super::{
     Answer, Client, ClientError, CtlServer, LINE_MAX, Query, Reply, Request, Response, Service,
     VERSION,
 };
+use proptest::prelude::*;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -193,4 +194,22 @@ fn the_wire_forms_are_fixed() {
         serde_json::to_string(&Response::Refused(refused)).expect("json"),
         r#"{"refused":{"code":81,"message":"m","next":""}}"#
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    /// Whatever lines come, each gets one reply, and the next query is answered.
+    #[test]
+    fn garbage_loses_nothing(lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..20)) {
+        let r = running();
+        let mut s = raw(&r);
+        for line in lines {
+            let mut line: Vec<u8> = line.into_iter().filter(|b| *b != b'\n').collect();
+            line.push(b'\n');
+            prop_assert!(matches!(exchange(&mut s, &line), Response::Error(_)));
+        }
+        let good = b"{\"version\":1,\"request\":\"list\"}\n";
+        prop_assert!(matches!(exchange(&mut s, good), Response::List(_)));
+    }
 }

@@ -1,7 +1,7 @@
 //! Where events go: the system log, standard error, the alert log, mail.
 //!
 //! Sending must never hold up the agent: events pass through a bounded queue to a thread of their
-//! own. What does not fit is counted, and the count is logged as soon as there is room.
+//! own. Standard error takes what the system log cannot. What does not fit is counted, and the count is logged as soon as there is room.
 
 use super::events::{Event, EventSwitches};
 use crate::config::Config;
@@ -60,7 +60,11 @@ impl Sinks {
         }
         let mut failed = Vec::new();
         if let (true, Some(path)) = (to.syslog, &self.syslog) {
-            failed.extend(syslog(path, event.level().severity(), &line).err());
+            // Where there is no system log, the service manager still keeps standard error.
+            if let (Err(e), false) = (syslog(path, event.level().severity(), &line), self.stderr) {
+                tracing::debug!("system log: {e}");
+                eprintln!("{line}");
+            }
         }
         if let (true, Some((path, limit))) = (to.alert, &self.alert) {
             failed.extend(append(path, *limit, &line).err());

@@ -8,6 +8,7 @@ use super::{
 use mirror_core::command::Refusal;
 use mirror_core::io::Notice;
 use mirror_core::status::CopyKind;
+use proptest::prelude::*;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -208,4 +209,15 @@ fn events_reach_the_system_log_and_the_alert_log_which_is_bounded() {
     assert!(!alert.contains("Stop agent") && !older.contains("Stop agent"), "switched off");
     assert!(!alert.contains("liscal"), "the driver's messages go to the system log only");
     assert!(alert.len() < 300 && older.len() < 300, "turned over at its size");
+}
+
+proptest! {
+    /// No argument, whatever it holds, makes more than one line or changes the text around it.
+    #[test]
+    fn a_message_is_one_line_that_holds_its_text(argument in any::<String>()) {
+        let event = Event::driver(driver::RECEIVE, 1, &[&argument]).to_string();
+        prop_assert!(event.starts_with("CLUSTERPRO: <type: liscal> NMP1 receiving failed("));
+        prop_assert!(event.ends_with(")."));
+        prop_assert!(!event.contains(char::is_control));
+    }
 }

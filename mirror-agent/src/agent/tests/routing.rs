@@ -32,6 +32,12 @@ async fn force_goes_to_the_server_that_is_named() {
     *lab.fake.peer.lock().expect("lock") = Some(done);
     assert_eq!(control.call(force("b")).await, Response::Done("b: forced".to_owned()));
     assert_eq!(lab.fake.journal.take(), ["peer: Force { mirror: \"md1\" }"], "nothing here");
+
+    // A mirror that cannot be opened here can still be forced there.
+    let broken =
+        |server: &str| Request::Force { server: server.to_owned(), mirror: "md2".to_owned() };
+    assert!(matches!(control.call(broken("b")).await, Response::Done(_)));
+    assert_eq!(refused(control.call(broken("a")).await).code, MdCode::ReadCluster);
 }
 
 #[tokio::test]
