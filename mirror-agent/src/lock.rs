@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn of_many_at_once_one_goes_on() {
         let dir = tempfile::tempdir().expect("folder");
-        for _ in 0..50 {
+        for _ in 0..1000 {
             let start = std::sync::Barrier::new(3);
             let taken = std::thread::scope(|s| {
                 let take = |role| {

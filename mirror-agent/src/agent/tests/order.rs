@@ -43,8 +43,14 @@ async fn a_refused_activation_touches_nothing() {
     let refused = activate(&lab, false).await.expect_err("refused");
     assert_eq!(refused.next, "on b: clpmdctrl --deactive md1");
     assert_eq!(lab.fake.journal.take(), [ACTIVATE]);
-    let want = Event::ActivateFailed(ActivateReason::RemoteActive, DEV.to_owned());
-    assert_eq!(lab.events(), [line(&want)]);
+    *lab.fake.refuse.lock().expect("lock") = None;
+    let idle = lab.mirror.deactivate().await.expect_err("nothing to deactivate");
+    assert_eq!(idle.code, MdCode::NotMounted);
+    let want = [
+        line(&Event::ActivateFailed(ActivateReason::RemoteActive, DEV.to_owned())),
+        line(&Event::DeactivateFailed(DeactivateReason::NotActive, DEV.to_owned())),
+    ];
+    assert_eq!(lab.events(), want);
 }
 
 #[tokio::test]
