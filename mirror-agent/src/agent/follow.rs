@@ -4,7 +4,7 @@
 use super::Agent;
 use super::managed::{How, Managed};
 use super::parts::DriverEvent;
-use crate::messages::events_of;
+use crate::messages::{Event, driver, events_of};
 use crate::peer::{PeerAnswer, PeerRequest};
 use mirror_core::command::Command;
 use mirror_core::io::Notice;
@@ -20,7 +20,7 @@ use tokio::time::sleep;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Starts everything that goes on by itself for one mirror; it ends when `tasks` is dropped.
-pub(super) fn start(
+pub(super) async fn start(
     agent: &Arc<Agent>,
     mirror: &Arc<Managed>,
     events: mpsc::Receiver<DriverEvent>,
@@ -30,7 +30,7 @@ pub(super) fn start(
     tasks.spawn(watch_peer(Arc::clone(agent), Arc::clone(mirror)));
     // The first look is now: a construction that is still to come must not be missed.
     let named = mirror.config.activate_at_start == Some(agent.config.side);
-    if named && at_start(&mirror.status()) != AtStart::Leave {
+    if named && look(mirror).await != AtStart::Leave {
         tasks.spawn(activate_at_start(Arc::clone(agent), Arc::clone(mirror)));
     }
 }
@@ -53,6 +53,14 @@ async fn driver_events(
                 if let Notice::RecoveryFinished { kind: CopyKind::Initial, source } = notice {
                     own.spawn(after_construction(Arc::clone(&agent), Arc::clone(&mirror), source));
                 }
+            }
+            DriverEvent::DeviceFailed => {
+                agent.events.log(Event::driver(driver::FAILED, mirror.config.nmp, &[]));
+                tracing::error!("Next: clpmdctrl --deactive {}", mirror.config.name);
+            }
+            DriverEvent::Ended(why) => {
+                agent.events.log(Event::driver(driver::ENDED, mirror.config.nmp, &[&why]));
+                tracing::error!("Next: systemctl restart clusterpro_md");
             }
             DriverEvent::TellPeerBehind(session) => {
                 if let Some(older) = telling.take() {
@@ -80,7 +88,7 @@ async fn tell_behind(agent: Arc<Agent>, mirror: Arc<Managed>, session: SessionNo
             Ok(other) => tracing::warn!("{}: not confirmed: {other:?}", mirror.config.name),
             Err(e) => tracing::debug!("{}: {e}", mirror.config.name),
         }
-        if mirror.status().session > session.0 {
+        if mirror.status().await.is_some_and(|s| s.session > session.0) {
             return;
         }
         sleep(PAUSE).await;
@@ -90,7 +98,7 @@ async fn tell_behind(agent: Arc<Agent>, mirror: Arc<Managed>, session: SessionNo
 /// Keeps what the other agent says of the mirror while there is no session.
 async fn watch_peer(agent: Arc<Agent>, mirror: Arc<Managed>) {
     loop {
-        if mirror.status().link != LinkStatus::Session {
+        if !mirror.in_session().await {
             let request = PeerRequest::Report { mirror: mirror.config.name.clone() };
             if let Ok(PeerAnswer::Report(theirs)) = agent.peer.ask(request).await {
                 mirror.peer_said(*theirs);
@@ -107,6 +115,10 @@ enum AtStart {
     Activate,
     /// Not its business any more.
     Leave,
+}
+
+async fn look(mirror: &Managed) -> AtStart {
+    mirror.status().await.map_or(AtStart::Wait, |s| at_start(&s))
 }
 
 fn at_start(s: &MirrorStatus) -> AtStart {
@@ -127,7 +139,7 @@ fn at_start(s: &MirrorStatus) -> AtStart {
 /// activates the mirror before, on either side, ends this.
 async fn activate_at_start(agent: Arc<Agent>, mirror: Arc<Managed>) {
     loop {
-        match at_start(&mirror.status()) {
+        match look(&mirror).await {
             AtStart::Leave => return,
             AtStart::Activate => return activate(&agent, &mirror, How::default()).await,
             AtStart::Wait => sleep(PAUSE).await,

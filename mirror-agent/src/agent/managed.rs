@@ -13,13 +13,16 @@ use crate::messages::{
     ActivateReason, DeactivateReason, Event, EventLog, MdCode, Operation, Parties, driver, explain,
 };
 use mirror_core::command::{Command, Done, Refusal};
-use mirror_core::status::MirrorStatus;
+use mirror_core::status::{LinkStatus, MirrorStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::timeout;
 
 /// What the other agent said of a mirror is shown for so long.
 const PEER_VIEW_LIFE: Duration = Duration::from_secs(10);
+/// A driver that has not given its state after so long hangs.
+const STATUS_LIMIT: Duration = Duration::from_secs(2);
 
 /// How a mirror is to be activated.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,14 +74,15 @@ fn at(reason: ActivateReason) -> impl Fn(StepError) -> Failed {
 }
 
 impl Managed {
-    pub(super) fn new(
+    /// A mirror whose driver runs. One that is active already was left so by a predecessor.
+    pub(super) async fn new(
         config: MirrorConfig,
         device: String,
         (servers, local): ([String; 2], usize),
         (driver, host): (Arc<dyn MirrorHandle>, Arc<dyn HostOps>),
         events: EventLog,
     ) -> Self {
-        let active = driver.status().sides[local].active == Some(true);
+        let active = driver.status().await.is_some_and(|s| s.sides[local].active == Some(true));
         let stage = Mutex::new(if active { Stage::UP } else { Stage::DOWN });
         let peer_view = std::sync::Mutex::default();
         Self { config, device, servers, local, driver, host, events, stage, peer_view }
@@ -247,7 +251,13 @@ impl Managed {
     /// recorded as cleanly stopped.
     pub(super) async fn stop(&self) -> Step<()> {
         let mut stage = self.stage.lock().await;
-        self.go_down(&mut stage).await?;
+        let stopped = self.shut_down(&mut stage).await;
+        self.driver.end().await;
+        stopped
+    }
+
+    async fn shut_down(&self, stage: &mut Stage) -> Step<()> {
+        self.go_down(stage).await?;
         match self.driver.command(Command::Shutdown).await {
             Ok(_) | Err(Refusal::Stopping) => Ok(()),
             Err(refusal) => Err(StepError {
@@ -261,13 +271,26 @@ impl Managed {
         if self.has_fs() { self.host.is_mounted().await } else { Some(false) }
     }
 
-    pub(super) fn status(&self) -> MirrorStatus {
-        self.driver.status()
+    /// The state; `None` if the driver has ended or hangs.
+    pub(super) async fn status(&self) -> Option<MirrorStatus> {
+        timeout(STATUS_LIMIT, self.driver.status()).await.ok().flatten()
     }
 
-    /// Whether this side serves the mirror.
-    pub(super) fn is_active(&self) -> bool {
-        self.status().sides[self.local].active == Some(true)
+    /// Whether there is a session with the peer now.
+    pub(super) async fn in_session(&self) -> bool {
+        self.status().await.is_some_and(|s| s.link == LinkStatus::Session)
+    }
+
+    /// Whether this side serves the mirror; `None` if that cannot be told.
+    pub(super) async fn is_active(&self) -> Option<bool> {
+        self.status().await.and_then(|s| s.sides[self.local].active)
+    }
+
+    /// For requests that need a driver that answers.
+    pub(super) fn silent(&self) -> Refused {
+        let what = format!("the driver of {} does not answer", self.config.name);
+        let next = "systemctl status clusterpro_md".to_owned();
+        Refused { code: MdCode::Internal, message: MdCode::Internal.fill(&[&what]), next }
     }
 
     /// Remembers what the other agent said.

@@ -41,14 +41,17 @@ pub trait MirrorHandle: Send + Sync + 'static {
     /// [`Refusal::Stopping`].
     fn command(&self, command: Command) -> Answer<Result<Done, Refusal>>;
 
-    /// The state as of now; never waits.
-    fn status(&self) -> MirrorStatus;
+    /// The state as of now; `None` if the driver has ended.
+    fn status(&self) -> Answer<Option<MirrorStatus>>;
 
     /// Begins to serve requests; gives the socket or device that serves them.
     fn open_front_end(&self) -> Answer<Step<PathBuf>>;
 
     /// Ends serving. Closing what is closed succeeds.
     fn close_front_end(&self) -> Answer<Step<()>>;
+
+    /// Ends the driver and waits for it; after [`Command::Shutdown`] if the stop is a clean one.
+    fn end(&self) -> Answer<()>;
 }
 
 /// The work on this host for one mirror.
@@ -84,6 +87,10 @@ pub enum DriverEvent {
     /// This side goes on alone: tell the peer over the agents' link, and answer with
     /// [`Command::PeerConfirmedBehind`] once it has confirmed.
     TellPeerBehind(SessionNo),
+    /// The device fails all I/O from now on.
+    DeviceFailed,
+    /// The driver ended without having been asked to; why.
+    Ended(String),
 }
 
 /// A mirror that was opened.

@@ -2,33 +2,34 @@
 //! connect is cut.
 
 use super::managed::Managed;
-use crate::ctl::MirrorReport;
+use crate::ctl::{MirrorReport, Refused};
 use mirror_core::status::{Color, LinkStatus, MirrorStatus};
 
 /// This side's view alone: what the other agent is given.
-pub(super) async fn own(mirror: &Managed) -> MirrorReport {
-    MirrorReport {
+pub(super) async fn own(mirror: &Managed) -> Result<MirrorReport, Refused> {
+    let status = mirror.status().await.ok_or_else(|| mirror.silent())?;
+    Ok(MirrorReport {
         name: mirror.config.name.clone(),
         device: mirror.device.clone(),
         mount_point: mirror.config.mount.as_ref().map(|m| m.point.display().to_string()),
         mounted: mirror.is_mounted().await,
         servers: mirror.servers.clone(),
-        status: mirror.status(),
+        status,
         peer_by_agent: false,
-    }
+    })
 }
 
 /// This side's view, and what the other agent said lately if there is no session.
-pub(super) async fn complete(mirror: &Managed) -> MirrorReport {
-    let mut report = own(mirror).await;
+pub(super) async fn complete(mirror: &Managed) -> Result<MirrorReport, Refused> {
+    let mut report = own(mirror).await?;
     if report.status.link == LinkStatus::Session {
-        return report;
+        return Ok(report);
     }
     if let Some(theirs) = mirror.peer_view() {
         report.peer_by_agent = true;
         fill(&mut report.status, &theirs.status);
     }
-    report
+    Ok(report)
 }
 
 /// Fills in what this side does not know of the peer with what the peer says of itself. What

@@ -6,7 +6,6 @@ use crate::ctl::{Answer, Refused, Request, Response, Service};
 use crate::messages::{MdCode, Operation};
 use crate::peer::{PeerAnswer, PeerError, PeerRequest, PeerService};
 use mirror_core::command::{Command, Done};
-use mirror_core::status::LinkStatus;
 use mirror_core::units::SessionNo;
 use std::sync::Arc;
 
@@ -112,11 +111,11 @@ impl Agent {
 
     async fn reports(&self, name: Option<&str>) -> Result<Response, Refused> {
         if let Some(name) = name {
-            return Ok(Response::Status(vec![report::complete(self.managed(name)?).await]));
+            return Ok(Response::Status(vec![report::complete(self.managed(name)?).await?]));
         }
         let mut all = Vec::new();
         for mirror in self.open_mirrors() {
-            all.push(report::complete(mirror).await);
+            all.push(report::complete(mirror).await?);
         }
         Ok(Response::Status(all))
     }
@@ -124,7 +123,7 @@ impl Agent {
     /// What the other agent says about serving the mirror; not asked while the mirror connect
     /// works, which knows it better.
     pub(super) async fn peer_seen_active(&self, mirror: &Managed) -> Option<bool> {
-        if mirror.status().link == LinkStatus::Session {
+        if mirror.in_session().await {
             return None;
         }
         let request = PeerRequest::IsActive { mirror: mirror.config.name.clone() };
@@ -191,10 +190,12 @@ impl Agent {
         match request {
             PeerRequest::Ping => Ok(PeerAnswer::Pong(self.config.local().name.clone())),
             PeerRequest::Report { mirror } => {
-                Ok(PeerAnswer::Report(Box::new(report::own(self.managed(&mirror)?).await)))
+                Ok(PeerAnswer::Report(Box::new(report::own(self.managed(&mirror)?).await?)))
             }
             PeerRequest::IsActive { mirror } => {
-                Ok(PeerAnswer::Active(self.managed(&mirror)?.is_active()))
+                let mirror = self.managed(&mirror)?;
+                let active = mirror.is_active().await;
+                active.map(PeerAnswer::Active).ok_or_else(|| mirror.silent())
             }
             PeerRequest::Force { mirror } => {
                 let outcome = match self.managed(&mirror) {

@@ -122,7 +122,7 @@ impl Running {
         });
         let mut tasks = JoinSet::new();
         for (mirror, receiver) in receivers {
-            follow::start(&agent, &mirror, receiver, &mut tasks);
+            follow::start(&agent, &mirror, receiver, &mut tasks).await;
         }
         let mut servers = JoinSet::new();
         servers.spawn(ctl.run(Arc::new(Control(Arc::clone(&agent)))));
@@ -218,13 +218,16 @@ async fn open_all(
             Ok(opened) => {
                 let device = config.agent.device_dir.join(format!("NMP{}", m.nmp));
                 let names = [config.servers[0].name.clone(), config.servers[1].name.clone()];
-                let mirror = Arc::new(Managed::new(
-                    m.clone(),
-                    device.display().to_string(),
-                    (names, config.side.index()),
-                    (opened.driver, opened.host),
-                    events.clone(),
-                ));
+                let mirror = Arc::new(
+                    Managed::new(
+                        m.clone(),
+                        device.display().to_string(),
+                        (names, config.side.index()),
+                        (opened.driver, opened.host),
+                        events.clone(),
+                    )
+                    .await,
+                );
                 receivers.push((Arc::clone(&mirror), opened.events));
                 entries.push(Entry::Open(mirror));
             }

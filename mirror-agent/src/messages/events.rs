@@ -191,6 +191,10 @@ pub mod driver {
     pub const BUSY: DriverSpec = line(Error, "ERROR:NMP%1 is busy.");
     /// Not in the manual: the mirror broke, this side goes on alone.
     pub const BROKE: DriverSpec = line(Warning, "NMP%1 mirror break occurred, goes on alone.");
+    /// Not in the manual: the device serves nothing any more.
+    pub const FAILED: DriverSpec = line(Error, "NMP%1 fails all I/O from now on.");
+    /// Not in the manual: the driver ended by itself; why.
+    pub const ENDED: DriverSpec = line(Error, "NMP%1 driver ended(%2).");
     /// Not in the manual: a session opened; the row of the direction table.
     pub const SESSION: DriverSpec = line(Info, "NMP%1 connected(%2).");
     /// Not in the manual: contact without a session; the row of the direction table.

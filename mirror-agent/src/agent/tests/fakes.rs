@@ -110,7 +110,7 @@ impl Fake {
         s.sides[local].active = Some(active);
     }
 
-    fn is_active(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         let s = self.status.lock().expect("lock");
         s.sides[s.local].active == Some(true)
     }
@@ -145,12 +145,21 @@ impl MirrorHandle for Fake {
         Self::ready(self.apply(command))
     }
 
-    fn status(&self) -> MirrorStatus {
-        self.status.lock().expect("lock").clone()
+    fn status(&self) -> Answer<Option<MirrorStatus>> {
+        let status = self.status.lock().expect("lock").clone();
+        if self.fail.lock().expect("lock").contains(&"status") {
+            return Box::pin(std::future::pending());
+        }
+        Self::ready(Some(status))
     }
 
     fn open_front_end(&self) -> Answer<Step<PathBuf>> {
         Self::ready(self.step("open front end").map(|()| PathBuf::from("/run/nbd")))
+    }
+
+    fn end(&self) -> Answer<()> {
+        self.journal.note("end");
+        Self::ready(())
     }
 
     fn close_front_end(&self) -> Answer<Step<()>> {

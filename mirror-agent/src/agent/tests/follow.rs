@@ -10,10 +10,10 @@ use mirror_core::status::{CopyKind, LinkStatus, Phase};
 use mirror_core::units::SessionNo;
 use tokio::task::JoinSet;
 
-fn started(lab: &Lab) -> JoinSet<()> {
+async fn started(lab: &Lab) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let events = take_events(&lab.fake);
-    follow::start(&lab.agent, &lab.mirror, events, &mut tasks);
+    follow::start(&lab.agent, &lab.mirror, events, &mut tasks).await;
     tasks
 }
 
@@ -27,8 +27,8 @@ fn constructed(source: bool) -> DriverEvent {
 
 #[tokio::test]
 async fn a_peer_is_told_until_it_has_confirmed_this_very_session() {
-    let lab = lab("");
-    let _tasks = started(&lab);
+    let lab = lab("").await;
+    let _tasks = started(&lab).await;
     let wrong = PeerAnswer::Behind { session: SessionNo(6) };
     *lab.fake.peer.lock().expect("lock") = Some(wrong);
     send(&lab, DriverEvent::TellPeerBehind(SessionNo(7))).await;
@@ -44,9 +44,10 @@ async fn a_peer_is_told_until_it_has_confirmed_this_very_session() {
 
 #[tokio::test]
 async fn notices_reach_the_event_log() {
-    let lab = lab("");
-    let mut tasks = started(&lab);
+    let lab = lab("").await;
+    let mut tasks = started(&lab).await;
     send(&lab, constructed(false)).await;
+    send(&lab, DriverEvent::DeviceFailed).await;
     send(&lab, DriverEvent::TellPeerBehind(SessionNo(1))).await;
     until("both handled", || {
         lab.fake.journal.contains("peer: TellBehind { mirror: \"md1\", session: SessionNo(1) }")
@@ -59,23 +60,23 @@ async fn notices_reach_the_event_log() {
 
 #[tokio::test]
 async fn at_start_the_named_server_activates_once_in_contact() {
-    let lab = lab("activate_at_start = \"a\"");
+    let lab = lab("activate_at_start = \"a\"").await;
     lab.fake.status.lock().expect("lock").link = LinkStatus::Down;
-    let _tasks = started(&lab);
+    let _tasks = started(&lab).await;
     until("looked at", || lab.fake.journal.contains("peer: Report { mirror: \"md1\" }")).await;
-    assert!(!lab.mirror.is_active());
+    assert!(!lab.fake.is_active());
     lab.fake.status.lock().expect("lock").link = LinkStatus::Session;
     until("mounted", || lab.fake.journal.contains("mount")).await;
     lab.mirror.deactivate().await.expect("by hand");
     tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
-    assert!(!lab.mirror.is_active(), "once only");
+    assert!(!lab.fake.is_active(), "once only");
 }
 
 /// Waits for the last of the steps that follow the construction.
 async fn follow_up(more: &str, source: bool, last: &str) -> Vec<String> {
-    let lab = lab(more);
+    let lab = lab(more).await;
     lab.fake.status.lock().expect("lock").phase = Phase::NoConstruction;
-    let _tasks = started(&lab);
+    let _tasks = started(&lab).await;
     lab.fake.status.lock().expect("lock").phase = Phase::Normal;
     send(&lab, constructed(source)).await;
     until(last, || lab.fake.journal.contains(last)).await;
@@ -121,8 +122,8 @@ async fn without_settings_nothing_is_activated_after_the_construction() {
         ("initial_mkfs = true", false),
         ("initial_mkfs = true\nactivate_at_start = \"b\"", true),
     ] {
-        let lab = lab(more);
-        let _tasks = started(&lab);
+        let lab = lab(more).await;
+        let _tasks = started(&lab).await;
         send(&lab, constructed(source)).await;
         send(&lab, DriverEvent::TellPeerBehind(SessionNo(1))).await;
         until("both handled", || {

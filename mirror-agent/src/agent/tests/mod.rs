@@ -37,20 +37,23 @@ struct Lab {
 }
 
 /// An agent with md1 open on a fake, and md2 broken.
-fn lab(more: &str) -> Lab {
+async fn lab(more: &str) -> Lab {
     let config = Arc::new(config(more));
     let fake = Fake::new(0);
     let alert = tempfile::tempdir().expect("folder");
     let sinks =
         Sinks { alert: Some((alert.path().join("alert.log"), 1 << 20)), ..Sinks::default() };
     let (events, log) = EventLog::start(sinks).expect("events");
-    let mirror = Arc::new(Managed::new(
-        config.mirrors[0].clone(),
-        "/dev/NMP1".to_owned(),
-        (["a".to_owned(), "b".to_owned()], 0),
-        (fake.clone(), fake.clone()),
-        events.clone(),
-    ));
+    let mirror = Arc::new(
+        Managed::new(
+            config.mirrors[0].clone(),
+            "/dev/NMP1".to_owned(),
+            (["a".to_owned(), "b".to_owned()], 0),
+            (fake.clone(), fake.clone()),
+            events.clone(),
+        )
+        .await,
+    );
     let error =
         super::StepError { code: crate::messages::MdCode::ReadCluster, message: "torn".to_owned() };
     let agent = Arc::new(Agent {

@@ -14,7 +14,7 @@ async fn activate(lab: &Lab, nomount: bool) -> Result<String, crate::ctl::Refuse
 
 #[tokio::test]
 async fn up_and_down_in_order() {
-    let lab = lab("");
+    let lab = lab("").await;
     let text = activate(&lab, false).await.expect("activated");
     assert_eq!(text, "md1 is active on a: /dev/NMP1 is mounted on /mnt/1.");
     assert_eq!(lab.fake.journal.take(), [ACTIVATE, "open front end", "attach", "fsck", "mount"]);
@@ -28,7 +28,7 @@ async fn up_and_down_in_order() {
 
 #[tokio::test]
 async fn nomount_opens_only_and_what_was_mounted_by_hand_is_unmounted() {
-    let lab = lab("");
+    let lab = lab("").await;
     let text = activate(&lab, true).await.expect("activated");
     assert_eq!(text, "md1 is active on a: /dev/NMP1 is open, not mounted.");
     assert_eq!(lab.fake.journal.take(), [ACTIVATE, "open front end", "attach"]);
@@ -38,7 +38,7 @@ async fn nomount_opens_only_and_what_was_mounted_by_hand_is_unmounted() {
 
 #[tokio::test]
 async fn a_refused_activation_touches_nothing() {
-    let lab = lab("");
+    let lab = lab("").await;
     *lab.fake.refuse.lock().expect("lock") = Some(Refusal::PeerActive);
     let refused = activate(&lab, false).await.expect_err("refused");
     assert_eq!(refused.next, "on b: clpmdctrl --deactive md1");
@@ -55,7 +55,7 @@ async fn a_refused_activation_touches_nothing() {
 
 #[tokio::test]
 async fn a_second_activation_is_refused_and_leaves_the_first_alone() {
-    let lab = lab("");
+    let lab = lab("").await;
     activate(&lab, false).await.expect("activated");
     lab.fake.journal.take();
     let twice = activate(&lab, false).await.expect_err("refused");
@@ -76,7 +76,7 @@ async fn a_failed_step_is_rolled_back_in_reverse() {
         &["umount", "detach", "close front end", "Deactivate"],
     ];
     for (n, step) in steps.into_iter().enumerate() {
-        let lab = lab("");
+        let lab = lab("").await;
         lab.fake.fail(&[step]);
         let refused = activate(&lab, false).await.expect_err("failed");
         assert_eq!(refused.code, MdCode::Timeout, "the step's own code");
@@ -91,7 +91,7 @@ async fn a_failed_step_is_rolled_back_in_reverse() {
 
 #[tokio::test]
 async fn a_failed_rollback_tells_both_causes_and_can_be_finished_later() {
-    let lab = lab("");
+    let lab = lab("").await;
     lab.fake.fail(&["mount", "detach"]);
     let refused = activate(&lab, false).await.expect_err("failed");
     assert!(refused.message.contains("mount went wrong"), "{}", refused.message);
@@ -105,21 +105,21 @@ async fn a_failed_rollback_tells_both_causes_and_can_be_finished_later() {
 
 #[tokio::test]
 async fn a_busy_file_system_keeps_the_device_open() {
-    let lab = lab("");
+    let lab = lab("").await;
     activate(&lab, false).await.expect("activated");
     lab.fake.journal.take();
     lab.fake.fail(&["umount"]);
     let refused = lab.mirror.deactivate().await.expect_err("busy");
     assert!(refused.next.contains("end what uses /dev/NMP1"), "{}", refused.next);
     assert_eq!(lab.fake.journal.take(), ["umount"], "the device stays under the file system");
-    assert!(lab.mirror.is_active());
+    assert!(lab.fake.is_active());
     let want = Event::DeactivateFailed(DeactivateReason::Umount, DEV.to_owned());
     assert_eq!(lab.events(), [line(&want)]);
 }
 
 #[tokio::test]
 async fn fsck_is_announced_and_confirmed() {
-    let lab = lab("");
+    let lab = lab("").await;
     *lab.fake.fsck_due.lock().expect("lock") = true;
     activate(&lab, false).await.expect("activated");
     let want = [line(&Event::FsckStarted(DEV.to_owned())), line(&Event::FsckDone(DEV.to_owned()))];
@@ -128,25 +128,25 @@ async fn fsck_is_announced_and_confirmed() {
 
 #[tokio::test]
 async fn stopping_goes_down_and_then_stops_cleanly() {
-    let lab = lab("");
+    let lab = lab("").await;
     activate(&lab, false).await.expect("activated");
     lab.fake.journal.take();
     lab.mirror.stop().await.expect("stopped");
     assert_eq!(
         lab.fake.journal.take(),
-        ["umount", "detach", "close front end", "Deactivate", "Shutdown"]
+        ["umount", "detach", "close front end", "Deactivate", "Shutdown", "end"]
     );
     activate(&lab, false).await.expect("activated");
     lab.fake.journal.take();
     lab.fake.fail(&["umount"]);
     lab.mirror.stop().await.expect_err("busy");
-    assert!(!lab.fake.journal.contains("Shutdown"), "not recorded as cleanly stopped");
+    assert_eq!(lab.fake.journal.take(), ["umount", "end"], "not recorded as cleanly stopped");
 }
 
 /// A driver that a predecessor left active is closed like one that was activated here.
 #[tokio::test]
 async fn what_a_predecessor_left_open_is_closed() {
-    let first = lab("");
+    let first = lab("").await;
     first.fake.status.lock().expect("lock").sides[0].active = Some(true);
     let mirror = crate::agent::managed::Managed::new(
         first.agent.config.mirrors[0].clone(),
@@ -154,7 +154,8 @@ async fn what_a_predecessor_left_open_is_closed() {
         (["a".to_owned(), "b".to_owned()], 0),
         (first.fake.clone(), first.fake.clone()),
         first.agent.events.clone(),
-    );
+    )
+    .await;
     mirror.deactivate().await.expect("closed");
     assert_eq!(first.fake.journal.take(), ["umount", "detach", "close front end", "Deactivate"]);
 }

@@ -23,7 +23,7 @@ fn refused(response: Response) -> Refused {
 
 #[tokio::test]
 async fn force_goes_to_the_server_that_is_named() {
-    let lab = lab("");
+    let lab = lab("").await;
     let control = Control(Arc::clone(&lab.agent));
     assert!(matches!(control.call(force("a")).await, Response::Done(_)));
     assert_eq!(lab.fake.journal.take(), ["Force { peer_seen_active: None }"]);
@@ -42,7 +42,7 @@ async fn force_goes_to_the_server_that_is_named() {
 
 #[tokio::test]
 async fn naming_an_absent_or_unknown_server_is_refused_by_name() {
-    let lab = lab("");
+    let lab = lab("").await;
     let control = Control(Arc::clone(&lab.agent));
     let absent = refused(control.call(force("b")).await);
     assert_eq!(absent.code, MdCode::Failed);
@@ -57,7 +57,7 @@ async fn naming_an_absent_or_unknown_server_is_refused_by_name() {
 
 #[tokio::test]
 async fn without_a_session_the_other_agent_is_asked_whether_it_is_active() {
-    let lab = lab("");
+    let lab = lab("").await;
     lab.fake.status.lock().expect("lock").link = LinkStatus::Down;
     *lab.fake.peer.lock().expect("lock") = Some(PeerAnswer::Active(true));
     let control = Control(Arc::clone(&lab.agent));
@@ -73,7 +73,7 @@ async fn without_a_session_the_other_agent_is_asked_whether_it_is_active() {
 
 #[tokio::test]
 async fn every_request_has_its_command() {
-    let lab = lab("");
+    let lab = lab("").await;
     let control = Control(Arc::clone(&lab.agent));
     let md1 = || "md1".to_owned();
     assert!(
@@ -94,7 +94,7 @@ async fn every_request_has_its_command() {
 
 #[tokio::test]
 async fn nothing_is_activated_while_the_agent_stops() {
-    let lab = lab("");
+    let lab = lab("").await;
     lab.agent.stopping.store(true, std::sync::atomic::Ordering::SeqCst);
     let control = Control(Arc::clone(&lab.agent));
     let activate = Request::Activate { mirror: "md1".to_owned(), nomount: false, peer_down: false };
@@ -104,7 +104,7 @@ async fn nothing_is_activated_while_the_agent_stops() {
 
 #[tokio::test]
 async fn the_other_agent_is_answered() {
-    let lab = lab("");
+    let lab = lab("").await;
     let peer = FromPeer(Arc::clone(&lab.agent));
     let md1 = || "md1".to_owned();
     assert_eq!(peer.call(PeerRequest::IsActive { mirror: md1() }).await, PeerAnswer::Active(false));
@@ -129,7 +129,7 @@ async fn shown(control: &Control) -> MirrorReport {
 
 #[tokio::test]
 async fn the_other_agents_view_fills_in_while_there_is_no_session() {
-    let lab = lab("");
+    let lab = lab("").await;
     let control = Control(Arc::clone(&lab.agent));
     let report = shown(&control).await;
     assert_eq!((report.name.as_str(), report.device.as_str()), ("md1", "/dev/NMP1"));
@@ -146,4 +146,19 @@ async fn the_other_agents_view_fills_in_while_there_is_no_session() {
     lab.mirror.peer_said(theirs);
     let both = shown(&control).await;
     assert_eq!((both.peer_by_agent, both.status.sides[1].color), (true, Color::Green));
+}
+
+#[tokio::test]
+async fn a_driver_that_hangs_is_said_to() {
+    let lab = lab("").await;
+    lab.fake.fail(&["status"]);
+    let control = Control(Arc::clone(&lab.agent));
+    let peer = FromPeer(Arc::clone(&lab.agent));
+    let status = Request::Status { mirror: Some("md1".to_owned()) };
+    let active = PeerRequest::IsActive { mirror: "md1".to_owned() };
+    let (silent, unknown) = tokio::join!(control.call(status), peer.call(active));
+    let silent = refused(silent);
+    assert_eq!(silent.code, MdCode::Internal);
+    assert!(silent.message.contains("does not answer"), "{}", silent.message);
+    assert!(matches!(unknown, PeerAnswer::Refused(_)), "not known is not inactive");
 }

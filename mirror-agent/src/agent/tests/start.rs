@@ -90,7 +90,7 @@ async fn it_starts_serves_and_stops() {
     assert_eq!(heard(), "STOPPING=1");
     let steps: Vec<_> =
         fake.journal.take().into_iter().filter(|s| !s.starts_with("peer:")).collect();
-    assert_eq!(steps, ["umount", "detach", "close front end", "Deactivate", "Shutdown"]);
+    assert_eq!(steps, ["umount", "detach", "close front end", "Deactivate", "Shutdown", "end"]);
     assert!(!socket.exists());
     assert!(Lock::take(&run_dir, Role::Init).is_ok(), "the lock is free again");
     log.join().expect("delivered");
