@@ -107,7 +107,8 @@ fn say_without_config(e: &StartError) -> StartError {
 }
 
 fn check(config: &Config) -> bool {
-    match Secret::load(&config.agent.secret_file) {
+    let secret = Secret::load(&config.agent.secret_file).map_err(|e| e.to_string());
+    match config.check_partitions().map_err(|e| e.to_string()).and(secret) {
         Ok(_) => {
             tracing::info!(
                 "{}: good; this server is {}",

@@ -43,6 +43,7 @@ pub struct Args {
 /// The agent runs, no mirror lies on the disk, or a partition cannot be written.
 pub fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
     let config = Config::load(&args.common.file(), args.server.as_deref())?;
+    config.check_partitions()?;
     let _lock = Lock::take(&config.agent.run_dir, Role::Chng)?;
     let found = on_disk(&config, &args.execute)?;
     for (mirror, path) in &found {

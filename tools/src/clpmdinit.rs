@@ -84,6 +84,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
     let mirror = config.mirror(&args.mirror).ok_or_else(|| {
         Failure::new(MdCode::NoMirror, MdCode::NoMirror.fill(&[&args.mirror])).next("clpmdstat -l")
     })?;
+    config.check_partitions()?;
     let _lock = Lock::take(&config.agent.run_dir, Role::Init)?;
     blank(mirror, &mirror.partitions[config.side.index()].cluster, out)?;
     let peer = &config.peer().name;

@@ -5,6 +5,7 @@ use mirror_agent::lock::{Lock, Role};
 use mirror_agent::messages::MdCode;
 use mirror_core::status::{Color, LinkStatus, MirrorStatus, Phase, SideStatus};
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -306,6 +307,47 @@ fn clpmdinit_blanks_its_own_cluster_partition_only() {
     assert_eq!(code(&lab.run("clpmdinit --create force md1")), 4, "which server is this?");
     fs::remove_file(lab.dir.path().join("md1-server2-cp")).expect("remove");
     assert_eq!(code(&lab.run("clpmdinit --create force md1 --server server2")), 82);
+}
+
+/// A cluster partition that is somebody's data under another name is not touched.
+#[test]
+fn data_under_another_name_is_not_overwritten() {
+    let lab = lab();
+    let cp = lab.dir.path().join("md1-server1-cp");
+    fs::remove_file(&cp).expect("remove");
+    std::os::unix::fs::symlink(lab.dir.path().join("md2-server1-data"), &cp).expect("link");
+    let line = format!("clpmdchng --execute {} --server server1", cp.display());
+    for line in ["clpmdinit --create force md1 --server server1", line.as_str()] {
+        let refused = lab.run(line);
+        assert_eq!(code(&refused), 4);
+        assert!(err(&refused).contains("the same partition as"), "{}", err(&refused));
+    }
+    assert!(!lab.blank("md2-server1-data"));
+}
+
+/// Without a terminal, only what changes is written, and nothing of a terminal's codes.
+#[test]
+fn watching_shows_what_changes() {
+    let lab = lab();
+    let (fake, _runtime) = with_agent(&lab);
+    let mut child = Command::new(bin("clpmdstat"))
+        .args(["-m", "md1", "--watch", "--config"])
+        .arg(&lab.config)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("output")).lines();
+    let mut next = |word: &str| {
+        let seen: Vec<_> =
+            lines.by_ref().map(|l| l.expect("a line")).take_while(|l| !l.contains(word)).collect();
+        assert!(seen.iter().all(|l| !l.contains('\x1b')), "{seen:?}");
+        seen.iter().filter(|l| l.contains("Mirror Status")).count()
+    };
+    assert_eq!(next("Mirror Status: Normal"), 0);
+    *fake.broke.lock().expect("lock") = Some(1);
+    assert_eq!(next("Mirror Status: Abnormal"), 0, "the same state is not repeated");
+    child.kill().expect("ended");
+    child.wait().expect("gone");
 }
 
 #[test]

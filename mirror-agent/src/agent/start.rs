@@ -103,6 +103,7 @@ impl Running {
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let lock = Lock::take(&config.agent.run_dir, Role::Agent).map_err(|e| lock_failure(&e))?;
+        config.check_partitions().map_err(|e| config_failure(&e))?;
         let secret =
             Secret::load(&config.agent.secret_file).map_err(|e| failure(StartReason::Config, e))?;
         // Bound before the drivers start: what fails here must leave no device behind.

@@ -3,6 +3,7 @@
 //! [`params`] is the single table of what may be said; [`Config::load`] checks a file against it
 //! and gives typed values; the manual page is printed from the same table.
 
+mod devices;
 mod doc;
 mod load;
 mod model;

@@ -137,6 +137,25 @@ fn second(lines: &str) -> String {
     )
 }
 
+/// A link makes one partition of two names.
+#[test]
+fn two_names_of_one_partition_are_found() {
+    let dir = tempfile::tempdir().expect("folder");
+    let at = |name: &str| dir.path().join(name);
+    let text = BASE
+        .replace("/dev/d1", at("d1").to_str().expect("path"))
+        .replace("/dev/c1", at("c1").to_str().expect("path"));
+    let config = parse(&text).expect("base");
+    assert_eq!(config.check_partitions(), Ok(()), "what is not there is no one's double");
+    std::fs::write(at("d1"), "x").expect("file");
+    std::os::unix::fs::symlink(at("d1"), at("c1")).expect("link");
+    let e = config.check_partitions().expect_err("the same").to_string();
+    assert!(e.contains("cluster_partition") && e.contains("the same partition as"), "{e}");
+    std::fs::remove_file(at("c1")).expect("remove");
+    std::fs::write(at("c1"), "x").expect("file");
+    assert_eq!(config.check_partitions(), Ok(()));
+}
+
 #[test]
 fn what_belongs_to_one_mirror_is_used_once() {
     assert_eq!(parse(&second("")).expect("two mirrors").mirrors.len(), 2);

@@ -126,6 +126,11 @@ async fn what_prevents_the_start_has_its_reason() {
     let c = config(dir.path(), "127.0.0.1");
     let _taken = std::net::TcpListener::bind(("127.0.0.1", c.agent.port)).expect("port");
     assert_eq!(start_fails(c).await.reason, StartReason::Socket);
+    let mut c = config(dir.path(), "127.0.0.1");
+    c.mirrors[0].partitions[0].data = dir.path().join("secret");
+    c.mirrors[1].partitions[0].cluster = dir.path().join("./secret");
+    let twice = start_fails(c).await;
+    assert!(twice.what.contains("the same partition"), "{}", twice.what);
     let c = config(dir.path(), "127.0.0.1");
     fs::set_permissions(dir.path().join("secret"), Permissions::from_mode(0o644)).expect("mode");
     let open = start_fails(c).await;
