@@ -56,8 +56,14 @@ impl Config {
         let port = self.agent.port;
         let ours = self.local().all_addresses();
         let theirs = self.peer().all_addresses();
-        let pairs = ours.iter().zip(theirs.iter());
-        pairs.map(|(a, b)| (SocketAddr::new(*a, port), SocketAddr::new(*b, port))).collect()
+        let mut pairs = Vec::new();
+        for (a, b) in ours.iter().zip(theirs.iter()) {
+            let pair = (SocketAddr::new(*a, port), SocketAddr::new(*b, port));
+            if !pairs.contains(&pair) {
+                pairs.push(pair);
+            }
+        }
+        pairs
     }
 }
 

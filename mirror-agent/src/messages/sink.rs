@@ -11,14 +11,17 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Events that may wait.
 const QUEUE: usize = 256;
+/// A mail program that has not ended after so long is ended.
+const MAIL_LIMIT: Duration = Duration::from_secs(10);
 /// Facility `daemon` of the system log.
 const FACILITY: u8 = 3;
 
@@ -70,7 +73,7 @@ impl Sinks {
             failed.extend(append(path, *limit, &line).err());
         }
         if let (true, Some((program, to))) = (to.mail, &self.mail) {
-            failed.extend(mail(program, to, &line).err());
+            failed.extend(mail(program, to, &line, MAIL_LIMIT).err());
         }
         for e in failed {
             tracing::warn!("event could not be delivered ({e}): {line}");
@@ -145,7 +148,7 @@ fn append(path: &Path, limit: u64, line: &str) -> io::Result<()> {
     file.write_all(format!("{stamp} {line}\n").as_bytes())
 }
 
-fn mail(program: &Path, to: &str, line: &str) -> io::Result<()> {
+fn mail(program: &Path, to: &str, line: &str, limit: Duration) -> io::Result<()> {
     let mut child = Command::new(program)
         .arg("-t")
         .stdin(Stdio::piped())
@@ -153,8 +156,75 @@ fn mail(program: &Path, to: &str, line: &str) -> io::Result<()> {
         .stderr(Stdio::null())
         .spawn()?;
     let text = format!("To: {to}\nSubject: CLUSTERPRO\n\n{line}\n");
+    // A message fits into the pipe, so this does not wait for the program.
     let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(text.as_bytes()));
-    let status = child.wait()?;
+    let status = wait(&mut child, limit)?;
     written?;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("mail: {status}"))) }
+}
+
+/// Waits for `child`; one that takes longer than `limit` is ended.
+fn wait(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
+    let end = Instant::now() + limit;
+    while Instant::now() < end {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill()?;
+    child.wait()?;
+    Err(io::Error::new(io::ErrorKind::TimedOut, "the mail program did not end in time"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mail;
+    use std::fs;
+    use std::io;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::path::{Path, PathBuf};
+    use std::time::{Duration, Instant};
+
+    /// A mail program that runs `body`.
+    fn program(dir: &tempfile::TempDir, body: &str) -> PathBuf {
+        let path = dir.path().join("mailer");
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).mode(0o700).open(&path).expect("script");
+        io::Write::write_all(&mut file, format!("#!/bin/sh\n{body}\n").as_bytes()).expect("script");
+        path
+    }
+
+    /// Sends; a script that another test's fork still holds open is tried again.
+    fn send(program: &Path, limit: Duration) -> io::Result<()> {
+        loop {
+            match mail(program, "root", "CLUSTERPRO: text", limit) {
+                Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy => {}
+                result => return result,
+            }
+        }
+    }
+
+    #[test]
+    fn a_mail_has_its_receiver_and_the_line() {
+        let dir = tempfile::tempdir().expect("folder");
+        let got = dir.path().join("got");
+        let mailer = program(&dir, &format!("cat > {}", got.display()));
+        send(&mailer, Duration::from_secs(10)).expect("sent");
+        let text = fs::read_to_string(got).expect("mail");
+        assert_eq!(text, "To: root\nSubject: CLUSTERPRO\n\nCLUSTERPRO: text\n");
+    }
+
+    #[test]
+    fn a_mail_program_that_fails_or_hangs_is_an_error() {
+        let dir = tempfile::tempdir().expect("folder");
+        let fails = program(&dir, "cat > /dev/null; exit 3");
+        assert!(send(&fails, Duration::from_secs(10)).is_err());
+        let dir = tempfile::tempdir().expect("folder");
+        let hangs = program(&dir, "exec sleep 100");
+        let began = Instant::now();
+        let e = send(&hangs, Duration::from_millis(50)).expect_err("late");
+        assert_eq!(e.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
 }
