@@ -1,3 +1,12 @@
-//! The agent of one server: what drives its mirrors.
+//! The agent of the mirror: configuration, messages, the control socket, the link between the two
+//! agents, the driver threads that carry out the mirrors' I/O, and the daemon that ties them
+//! together.
 
+pub mod agent;
+pub mod config;
+pub mod ctl;
 pub mod driver;
+pub mod lock;
+pub mod messages;
+pub mod peer;
+pub mod secret;

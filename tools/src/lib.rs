@@ -1,1 +1,13 @@
-//! See the workspace.
+//! The commands of the manual. Each program is a thin `main`; what they share and what is tested
+//! is here.
+
+pub mod cli;
+pub mod clpmdchng;
+pub mod clpmdctrl;
+pub mod clpmdinit;
+pub mod clpmdstat;
+pub mod layout;
+pub mod out;
+pub mod partition;
+pub mod watch;
+pub mod wipe;

@@ -1,0 +1,211 @@
+//! What goes on by itself: events of the drivers, telling the peer that it is behind, the other
+//! agent's view, activation at start, and what follows the first construction.
+
+use super::Agent;
+use super::managed::{How, Managed};
+use super::parts::DriverEvent;
+use crate::messages::{Event, driver, events_of};
+use crate::peer::{PeerAnswer, PeerRequest};
+use mirror_core::command::Command;
+use mirror_core::io::Notice;
+use mirror_core::status::{Color, CopyKind, LinkStatus, MirrorStatus, Phase};
+use mirror_core::units::{SessionNo, Side};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
+
+/// Pause between two looks at a mirror, or two attempts to tell the peer something.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Starts everything that goes on by itself for one mirror; it ends when `tasks` is dropped.
+pub(super) async fn start(
+    agent: &Arc<Agent>,
+    mirror: &Arc<Managed>,
+    events: mpsc::Receiver<DriverEvent>,
+    tasks: &mut JoinSet<()>,
+) {
+    tasks.spawn(driver_events(Arc::clone(agent), Arc::clone(mirror), events));
+    tasks.spawn(watch_peer(Arc::clone(agent), Arc::clone(mirror)));
+    // The first look is now: a construction that is still to come must not be missed.
+    let named = mirror.config.activate_at_start == Some(agent.config.side);
+    if named && look(mirror).await != AtStart::Leave {
+        tasks.spawn(activate_at_start(Arc::clone(agent), Arc::clone(mirror)));
+    }
+}
+
+async fn driver_events(
+    agent: Arc<Agent>,
+    mirror: Arc<Managed>,
+    mut events: mpsc::Receiver<DriverEvent>,
+) {
+    // Dropped with this task, and its tasks with it.
+    let mut own = JoinSet::new();
+    let mut telling: Option<AbortHandle> = None;
+    while let Some(event) = events.recv().await {
+        while own.try_join_next().is_some() {}
+        match event {
+            DriverEvent::Notice(notice) => {
+                for e in events_of(&notice, mirror.config.nmp, &mirror.device) {
+                    agent.events.log(e);
+                }
+                if let Notice::RecoveryFinished { kind: CopyKind::Initial, source } = notice {
+                    own.spawn(after_construction(Arc::clone(&agent), Arc::clone(&mirror), source));
+                }
+            }
+            DriverEvent::DeviceFailed => {
+                agent.events.log(Event::driver(driver::FAILED, mirror.config.nmp, &[]));
+                tracing::error!("Next: clpmdctrl --deactive {}", mirror.config.name);
+            }
+            DriverEvent::Ended(why) => {
+                agent.events.log(Event::driver(driver::ENDED, mirror.config.nmp, &[&why]));
+                tracing::error!("Next: systemctl restart clusterpro_md");
+            }
+            DriverEvent::TellPeerBehind(session) => {
+                if let Some(older) = telling.take() {
+                    older.abort();
+                }
+                let task = tell_behind(Arc::clone(&agent), Arc::clone(&mirror), session);
+                telling = Some(own.spawn(task));
+            }
+        }
+    }
+}
+
+/// Tells the peer until it has confirmed, or a newer session shows that it need not know.
+async fn tell_behind(agent: Arc<Agent>, mirror: Arc<Managed>, session: SessionNo) {
+    loop {
+        let request = PeerRequest::TellBehind { mirror: mirror.config.name.clone(), session };
+        match agent.peer.ask(request).await {
+            Ok(PeerAnswer::Behind { session: s }) if s == session => {
+                let confirmed = Command::PeerConfirmedBehind { session };
+                if let Err(refusal) = mirror.driver.command(confirmed).await {
+                    tracing::info!("{}: confirmation not needed: {refusal}", mirror.config.name);
+                }
+                return;
+            }
+            Ok(other) => tracing::warn!("{}: not confirmed: {other:?}", mirror.config.name),
+            Err(e) => tracing::debug!("{}: {e}", mirror.config.name),
+        }
+        if mirror.status().await.is_some_and(|s| s.session > session.0) {
+            return;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Keeps what the other agent says of the mirror while there is no session.
+async fn watch_peer(agent: Arc<Agent>, mirror: Arc<Managed>) {
+    loop {
+        if !mirror.in_session().await {
+            let request = PeerRequest::Report { mirror: mirror.config.name.clone() };
+            if let Ok(PeerAnswer::Report(theirs)) = agent.peer.ask(request).await {
+                mirror.peer_said(*theirs);
+            }
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// What [`activate_at_start`] makes of a state.
+#[derive(PartialEq, Eq, Debug)]
+enum AtStart {
+    Wait,
+    Activate,
+    /// Not its business any more.
+    Leave,
+}
+
+async fn look(mirror: &Managed) -> AtStart {
+    mirror.status().await.map_or(AtStart::Wait, |s| at_start(&s))
+}
+
+fn at_start(s: &MirrorStatus) -> AtStart {
+    let (local, peer) = (s.local.min(1), 1 - s.local.min(1));
+    let constructing = s.recovery.as_ref().is_some_and(|r| r.kind == CopyKind::Initial);
+    if s.phase == Phase::NoConstruction || constructing {
+        return AtStart::Leave; // what follows the construction activates
+    }
+    if s.sides.iter().any(|side| side.active == Some(true)) {
+        return AtStart::Leave;
+    }
+    let settled = s.phase == Phase::Normal && s.link == LinkStatus::Session;
+    let idle = s.sides[peer].active == Some(false) && s.sides[local].color == Color::Green;
+    if settled && idle { AtStart::Activate } else { AtStart::Wait }
+}
+
+/// Activates once, when in contact with an inactive, settled peer that is not newer. Whoever
+/// activates the mirror before, on either side, ends this.
+async fn activate_at_start(agent: Arc<Agent>, mirror: Arc<Managed>) {
+    loop {
+        match look(&mirror).await {
+            AtStart::Leave => return,
+            AtStart::Activate => return activate(&agent, &mirror, How::default()).await,
+            AtStart::Wait => sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn activate(agent: &Agent, mirror: &Managed, how: How) {
+    match agent.activate(mirror, how).await {
+        Ok(text) => tracing::info!("{text}"),
+        Err(r) => tracing::error!("{} Next: {}", r.message, r.next),
+    }
+}
+
+/// After the first construction: the named server activates, and makes the file system first if
+/// the configuration says so. With no server named, the source makes it and closes the device
+/// again, and the next command is said.
+async fn after_construction(agent: Arc<Agent>, mirror: Arc<Managed>, source: bool) {
+    let make_fs = mirror.config.initial_mkfs;
+    match mirror.config.activate_at_start {
+        Some(side) if side == agent.config.side => {
+            activate(&agent, &mirror, How { make_fs, ..How::default() }).await;
+        }
+        Some(_) => {}
+        None if source && make_fs => {
+            activate(&agent, &mirror, How { make_fs, nomount: true, ..How::default() }).await;
+            if let Err(r) = mirror.deactivate().await {
+                tracing::error!("{} Next: {}", r.message, r.next);
+            }
+            say_next(&agent, &mirror);
+        }
+        None if source => say_next(&agent, &mirror),
+        None => {}
+    }
+}
+
+fn say_next(agent: &Agent, mirror: &Managed) {
+    let name = &mirror.config.name;
+    let server = &agent.config.servers[Side::First.index()].name;
+    tracing::info!(
+        "{name} is constructed. Next, on the server that is to use it ({server}): clpmdctrl --active {name}"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AtStart, at_start};
+    use crate::agent::tests::fakes::status;
+    use mirror_core::status::{Color, LinkStatus, Phase};
+
+    #[test]
+    fn at_start_only_a_settled_pair_is_activated() {
+        assert_eq!(at_start(&status(0)), AtStart::Activate);
+        let changed = |change: &dyn Fn(&mut mirror_core::status::MirrorStatus)| {
+            let mut s = status(0);
+            change(&mut s);
+            at_start(&s)
+        };
+        assert_eq!(changed(&|s| s.link = LinkStatus::Down), AtStart::Wait);
+        assert_eq!(changed(&|s| s.link = LinkStatus::Parked), AtStart::Wait);
+        assert_eq!(changed(&|s| s.phase = Phase::Abnormal), AtStart::Wait);
+        assert_eq!(changed(&|s| s.phase = Phase::Recovering), AtStart::Wait);
+        assert_eq!(changed(&|s| s.sides[0].color = Color::Red), AtStart::Wait);
+        assert_eq!(changed(&|s| s.sides[1].active = None), AtStart::Wait);
+        assert_eq!(changed(&|s| s.sides[1].active = Some(true)), AtStart::Leave);
+        assert_eq!(changed(&|s| s.sides[0].active = Some(true)), AtStart::Leave);
+        assert_eq!(changed(&|s| s.phase = Phase::NoConstruction), AtStart::Leave);
+    }
+}

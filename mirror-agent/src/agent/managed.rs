@@ -1,0 +1,311 @@
+//! One mirror on this server: the order of activation and deactivation.
+//!
+//! Activation goes up the steps *driver activated -> front end open -> device name -> file system
+//! checked and mounted*; deactivation, and what undoes a failed activation, go down the same steps
+//! from wherever the mirror stands. A step counts as up from just before it is attempted until it
+//! is undone, because undoing what is not there succeeds: so nothing is left behind when a step is
+//! interrupted, and a step that cannot be undone is tried again by a later deactivation.
+
+use super::parts::{HostOps, MirrorHandle, Step, StepError};
+use crate::config::{FileSystem, MirrorConfig};
+use crate::ctl::{MirrorReport, Refused};
+use crate::messages::{
+    ActivateReason, DeactivateReason, Event, EventLog, MdCode, Operation, Parties, driver, explain,
+};
+use mirror_core::command::{Command, Done, Refusal};
+use mirror_core::status::{LinkStatus, MirrorStatus};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::timeout;
+
+/// What the other agent said of a mirror is shown for so long.
+const PEER_VIEW_LIFE: Duration = Duration::from_secs(10);
+/// A driver that has not given its state after so long hangs.
+const STATUS_LIMIT: Duration = Duration::from_secs(2);
+
+/// How a mirror is to be activated.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct How {
+    pub(super) nomount: bool,
+    pub(super) peer_down: bool,
+    pub(super) peer_seen_active: Option<bool>,
+    /// Make the file system first.
+    pub(super) make_fs: bool,
+}
+
+/// The steps that are up, or may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stage {
+    active: bool,
+    front_end: bool,
+    device: bool,
+}
+
+impl Stage {
+    const DOWN: Self = Self { active: false, front_end: false, device: false };
+    /// A driver that is active when the agent starts was left so by a predecessor.
+    const UP: Self = Self { active: true, front_end: true, device: true };
+}
+
+/// A mirror that the agent manages.
+pub(super) struct Managed {
+    pub(super) config: MirrorConfig,
+    /// Its device, as /dev/NMP1.
+    pub(super) device: String,
+    /// Both servers' names in configuration order, and which is this.
+    pub(super) servers: [String; 2],
+    pub(super) local: usize,
+    pub(super) driver: Arc<dyn MirrorHandle>,
+    host: Arc<dyn HostOps>,
+    events: EventLog,
+    stage: Mutex<Stage>,
+    peer_view: std::sync::Mutex<Option<(Instant, MirrorReport)>>,
+}
+
+/// What made an activation fail, for the event.
+struct Failed {
+    reason: ActivateReason,
+    error: StepError,
+}
+
+fn at(reason: ActivateReason) -> impl Fn(StepError) -> Failed {
+    move |error| Failed { reason, error }
+}
+
+impl Managed {
+    /// A mirror whose driver runs. One that is active already was left so by a predecessor.
+    pub(super) async fn new(
+        config: MirrorConfig,
+        device: String,
+        (servers, local): ([String; 2], usize),
+        (driver, host): (Arc<dyn MirrorHandle>, Arc<dyn HostOps>),
+        events: EventLog,
+    ) -> Self {
+        let active = driver.status().await.is_some_and(|s| s.sides[local].active == Some(true));
+        let stage = Mutex::new(if active { Stage::UP } else { Stage::DOWN });
+        let peer_view = std::sync::Mutex::default();
+        Self { config, device, servers, local, driver, host, events, stage, peer_view }
+    }
+
+    fn has_fs(&self) -> bool {
+        self.config.fs != FileSystem::None
+    }
+
+    fn parties(&self) -> Parties<'_> {
+        Parties {
+            mirror: &self.config.name,
+            device: &self.device,
+            local: &self.servers[self.local],
+            peer: &self.servers[1 - self.local],
+        }
+    }
+
+    /// Logs a refusal of the driver and makes it plain.
+    fn refused(&self, operation: Operation, refusal: Refusal) -> Refused {
+        let e = explain(operation, refusal, self.parties());
+        if let Some(event) = e.event {
+            self.events.log(event);
+        }
+        Refused { code: e.code, message: e.message, next: e.next }
+    }
+
+    /// Hands a command to the driver.
+    pub(super) async fn command(&self, op: Operation, command: Command) -> Result<Done, Refused> {
+        self.driver.command(command).await.map_err(|r| self.refused(op, r))
+    }
+
+    /// Only one activation or deactivation at a time; a second one is told to wait.
+    fn enter(&self) -> Result<MutexGuard<'_, Stage>, Refused> {
+        self.stage.try_lock().map_err(|_| Refused {
+            code: MdCode::Failed,
+            message: format!(
+                "{} is just being activated or deactivated on {}.",
+                self.config.name, self.servers[self.local]
+            ),
+            next: format!("wait, then: clpmdstat --active {}", self.config.name),
+        })
+    }
+
+    pub(super) async fn activate(&self, how: How) -> Result<String, Refused> {
+        let mut stage = self.enter()?;
+        let command =
+            Command::Activate { peer_down: how.peer_down, peer_seen_active: how.peer_seen_active };
+        let before = *stage;
+        stage.active = true;
+        if let Err(refused) = self.command(Operation::Activate, command).await {
+            *stage = before;
+            return Err(refused);
+        }
+        match self.go_up(&mut stage, how).await {
+            Ok(()) => Ok(self.activated_text(how)),
+            Err(failed) => Err(self.undo(&mut stage, failed).await),
+        }
+    }
+
+    fn activated_text(&self, how: How) -> String {
+        let here = format!("{} is active on {}", self.config.name, self.servers[self.local]);
+        match &self.config.mount {
+            Some(mount) if !how.nomount => {
+                format!("{here}: {} is mounted on {}.", self.device, mount.point.display())
+            }
+            _ => format!("{here}: {} is open, not mounted.", self.device),
+        }
+    }
+
+    async fn go_up(&self, stage: &mut Stage, how: How) -> Result<(), Failed> {
+        stage.front_end = true;
+        let front_end = self.driver.open_front_end().await.map_err(at(ActivateReason::OpenPort))?;
+        stage.device = true;
+        self.host.attach(front_end).await.map_err(at(ActivateReason::OpenPort))?;
+        self.events.log(Event::driver(driver::OPENED, self.config.nmp, &[]));
+        if how.make_fs && self.has_fs() {
+            self.host.make_fs().await.map_err(at(ActivateReason::Mount))?;
+        }
+        if !how.nomount && self.has_fs() {
+            self.mount().await.map_err(at(ActivateReason::Mount))?;
+        }
+        Ok(())
+    }
+
+    async fn mount(&self) -> Step<()> {
+        let (events, device) = (self.events.clone(), self.device.clone());
+        let started = Box::new(move || events.log(Event::FsckStarted(device)));
+        if self.host.check_if_due(started).await? {
+            self.events.log(Event::FsckDone(self.device.clone()));
+        }
+        self.host.mount().await
+    }
+
+    /// Goes down again after a failure. If that fails, too, both causes are told.
+    async fn undo(&self, stage: &mut Stage, failed: Failed) -> Refused {
+        self.events.log(Event::ActivateFailed(failed.reason, self.device.clone()));
+        let name = &self.config.name;
+        let mut message =
+            format!("{name} was not activated on {}: {}", self.servers[self.local], failed.error);
+        let next = match self.go_down(stage).await {
+            Ok(()) => format!("correct the cause, then: clpmdctrl --active {name}"),
+            Err(e) => {
+                message += &format!("\nIt could not be closed again: {e}");
+                format!("clpmdctrl --deactive {name}")
+            }
+        };
+        Refused { code: failed.error.code, message, next }
+    }
+
+    pub(super) async fn deactivate(&self) -> Result<String, Refused> {
+        let mut stage = self.enter()?;
+        if *stage == Stage::DOWN {
+            // Nothing is up here: the driver says what it knows.
+            self.command(Operation::Deactivate, Command::Deactivate).await?;
+        } else {
+            self.go_down(&mut stage).await.map_err(|e| self.deactivate_failed(&stage, &e))?;
+        }
+        Ok(format!("{} is not active on {} any more.", self.config.name, self.servers[self.local]))
+    }
+
+    fn deactivate_failed(&self, stage: &Stage, error: &StepError) -> Refused {
+        if stage.device {
+            let reason = DeactivateReason::Umount;
+            self.events.log(Event::DeactivateFailed(reason, self.device.clone()));
+        }
+        let name = &self.config.name;
+        Refused {
+            code: error.code,
+            message: format!("{name} was not deactivated on {}: {error}", self.servers[self.local]),
+            next: format!("end what uses {}, then: clpmdctrl --deactive {name}", self.device),
+        }
+    }
+
+    /// Takes down, in reverse order, every step that is up.
+    async fn go_down(&self, stage: &mut Stage) -> Step<()> {
+        if stage.device {
+            // Also what an operator has mounted by hand.
+            self.host.umount().await?;
+            self.host.detach().await?;
+            stage.device = false;
+        }
+        if stage.front_end {
+            self.driver.close_front_end().await?;
+            stage.front_end = false;
+            self.events.log(Event::driver(driver::CLOSED, self.config.nmp, &[]));
+        }
+        if stage.active {
+            match self.driver.command(Command::Deactivate).await {
+                Ok(_) | Err(Refusal::NotActive) => stage.active = false,
+                Err(refusal) => {
+                    let e = explain(Operation::Deactivate, refusal, self.parties());
+                    return Err(StepError { code: e.code, message: e.message });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses an activation because the agent stops.
+    pub(super) fn stopping(&self) -> Refused {
+        self.refused(Operation::Activate, Refusal::Stopping)
+    }
+
+    /// Ends for good: down all steps, then a clean stop. A mirror that cannot be closed is not
+    /// recorded as cleanly stopped.
+    pub(super) async fn stop(&self) -> Step<()> {
+        let mut stage = self.stage.lock().await;
+        let stopped = self.shut_down(&mut stage).await;
+        self.driver.end().await;
+        stopped
+    }
+
+    async fn shut_down(&self, stage: &mut Stage) -> Step<()> {
+        self.go_down(stage).await?;
+        match self.driver.command(Command::Shutdown).await {
+            Ok(_) | Err(Refusal::Stopping) => Ok(()),
+            Err(refusal) => Err(StepError {
+                code: MdCode::Failed,
+                message: format!("{} was not stopped: {refusal}", self.config.name),
+            }),
+        }
+    }
+
+    pub(super) async fn is_mounted(&self) -> Option<bool> {
+        if self.has_fs() { self.host.is_mounted().await } else { Some(false) }
+    }
+
+    /// The state; `None` if the driver has ended or hangs.
+    pub(super) async fn status(&self) -> Option<MirrorStatus> {
+        timeout(STATUS_LIMIT, self.driver.status()).await.ok().flatten()
+    }
+
+    /// Whether there is a session with the peer now.
+    pub(super) async fn in_session(&self) -> bool {
+        self.status().await.is_some_and(|s| s.link == LinkStatus::Session)
+    }
+
+    /// Whether this side serves the mirror; `None` if that cannot be told.
+    pub(super) async fn is_active(&self) -> Option<bool> {
+        self.status().await.and_then(|s| s.sides[self.local].active)
+    }
+
+    /// For requests that need a driver that answers.
+    pub(super) fn silent(&self) -> Refused {
+        let what = format!("the driver of {} does not answer", self.config.name);
+        let next = "systemctl status clusterpro_md".to_owned();
+        Refused { code: MdCode::Internal, message: MdCode::Internal.fill(&[&what]), next }
+    }
+
+    /// Remembers what the other agent said.
+    pub(super) fn peer_said(&self, report: MirrorReport) {
+        *self.view() = Some((Instant::now(), report));
+    }
+
+    /// What the other agent said lately.
+    pub(super) fn peer_view(&self) -> Option<MirrorReport> {
+        let view = self.view();
+        view.as_ref().filter(|(at, _)| at.elapsed() < PEER_VIEW_LIFE).map(|(_, r)| r.clone())
+    }
+
+    fn view(&self) -> std::sync::MutexGuard<'_, Option<(Instant, MirrorReport)>> {
+        // A panic while it was held leaves a whole value behind.
+        self.peer_view.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,74 @@
+//! The daemon: starts and stops the mirrors' drivers, and maps requests to their commands.
+//!
+//! Start-up: locks, secret, drivers, control socket, link to the other agent, ready. Stop: no new
+//! requests, every mirror unmounted, closed and cleanly stopped, then gone. A mirror that cannot
+//! be opened does not keep the others from running; it answers every request with its reason.
+
+mod follow;
+mod managed;
+mod notify;
+mod parts;
+mod report;
+mod service;
+mod start;
+
+pub use parts::{DriverEvent, HostOps, MirrorHandle, Opened, Peer, Plant, Step, StepError};
+pub use start::{Options, StartError, config_failure, run};
+
+use crate::config::Config;
+use crate::ctl::Refused;
+use crate::messages::EventLog;
+use managed::How;
+use managed::Managed;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The agent of one server.
+struct Agent {
+    config: Arc<Config>,
+    mirrors: Vec<Entry>,
+    peer: Box<dyn Peer>,
+    events: EventLog,
+    /// Set at shutdown: nothing is activated any more.
+    stopping: AtomicBool,
+}
+
+/// A mirror of the configuration.
+enum Entry {
+    Open(Arc<Managed>),
+    /// It could not be opened.
+    Broken {
+        name: String,
+        error: StepError,
+    },
+}
+
+impl Entry {
+    fn name(&self) -> &str {
+        match self {
+            Self::Open(mirror) => &mirror.config.name,
+            Self::Broken { name, .. } => name,
+        }
+    }
+}
+
+impl Agent {
+    /// Activates a mirror for a tool or by itself.
+    async fn activate(&self, mirror: &Managed, how: How) -> Result<String, Refused> {
+        let peer_seen_active = self.peer_seen_active(mirror).await;
+        if self.stopping.load(Ordering::SeqCst) {
+            return Err(mirror.stopping());
+        }
+        mirror.activate(How { peer_seen_active, ..how }).await
+    }
+
+    fn open_mirrors(&self) -> impl Iterator<Item = &Arc<Managed>> {
+        self.mirrors.iter().filter_map(|e| match e {
+            Entry::Open(mirror) => Some(mirror),
+            Entry::Broken { .. } => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! What the agent is put together from: the driver of a mirror, the work on this host, the way to
+//! the other agent. The agent knows them by these traits only; tests put fakes in their place.
+
+use crate::config::{Config, MirrorConfig};
+use crate::ctl::Answer;
+use crate::messages::MdCode;
+use crate::peer::{PeerAnswer, PeerError, PeerLink, PeerRequest};
+use crate::secret::Secret;
+use mirror_core::command::{Command, Done, Refusal};
+use mirror_core::io::Notice;
+use mirror_core::status::MirrorStatus;
+use mirror_core::units::SessionNo;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// A step of activation or deactivation failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StepError {
+    /// The result code it is reported with.
+    pub code: MdCode,
+    /// What happened.
+    pub message: String,
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for StepError {}
+
+/// Outcome of a step.
+pub type Step<T> = Result<T, StepError>;
+
+/// The driver of one mirror. Its calls never wait for the agent.
+pub trait MirrorHandle: Send + Sync + 'static {
+    /// Hands a command to the mirror. A driver that has ended refuses with
+    /// [`Refusal::Stopping`].
+    fn command(&self, command: Command) -> Answer<Result<Done, Refusal>>;
+
+    /// The state as of now; `None` if the driver has ended.
+    fn status(&self) -> Answer<Option<MirrorStatus>>;
+
+    /// Begins to serve requests; gives the socket or device that serves them.
+    fn open_front_end(&self) -> Answer<Step<PathBuf>>;
+
+    /// Ends serving. Closing what is closed succeeds.
+    fn close_front_end(&self) -> Answer<Step<()>>;
+
+    /// Ends the driver and waits for it; after [`Command::Shutdown`] if the stop is a clean one.
+    fn end(&self) -> Answer<()>;
+}
+
+/// The work on this host for one mirror.
+pub trait HostOps: Send + Sync + 'static {
+    /// Makes the device name (`/dev/NMPx`) lead to what serves the mirror.
+    fn attach(&self, front_end: PathBuf) -> Answer<Step<()>>;
+
+    /// Takes the device name away. What is not there counts as taken away.
+    fn detach(&self) -> Answer<Step<()>>;
+
+    /// Checks the file system if the configuration says that it is due; calls `started` first if
+    /// so. Gives whether it was checked.
+    fn check_if_due(&self, started: Box<dyn FnOnce() + Send>) -> Answer<Step<bool>>;
+
+    /// Mounts the device on the mount point.
+    fn mount(&self) -> Answer<Step<()>>;
+
+    /// Unmounts the device, wherever it is mounted. Nothing mounted is success.
+    fn umount(&self) -> Answer<Step<()>>;
+
+    /// Whether the device is mounted on the mount point; `None` if that cannot be told.
+    fn is_mounted(&self) -> Answer<Option<bool>>;
+
+    /// Makes the file system; refuses if one is found.
+    fn make_fs(&self) -> Answer<Step<()>>;
+}
+
+/// What a driver tells the agent of its own accord.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DriverEvent {
+    /// For the event log.
+    Notice(Notice),
+    /// This side goes on alone: tell the peer over the agents' link, and answer with
+    /// [`Command::PeerConfirmedBehind`] once it has confirmed.
+    TellPeerBehind(SessionNo),
+    /// The device fails all I/O from now on.
+    DeviceFailed,
+    /// The driver ended without having been asked to; why.
+    Ended(String),
+}
+
+/// A mirror that was opened.
+pub struct Opened {
+    /// Its driver.
+    pub driver: Arc<dyn MirrorHandle>,
+    /// The work on this host.
+    pub host: Arc<dyn HostOps>,
+    /// What the driver tells of its own accord. The driver never waits for room.
+    pub events: mpsc::Receiver<DriverEvent>,
+}
+
+/// Opens mirrors: reads the partitions, starts the driver's thread, prepares the host's part.
+pub trait Plant: Send + Sync + 'static {
+    /// Opens `mirror` on this server.
+    fn open(
+        &self,
+        config: Arc<Config>,
+        mirror: MirrorConfig,
+        secret: Secret,
+    ) -> Answer<Step<Opened>>;
+}
+
+/// The way to the other agent.
+pub trait Peer: Send + Sync + 'static {
+    /// Asks, within the link's time limit.
+    fn ask(&self, request: PeerRequest) -> Answer<Result<PeerAnswer, PeerError>>;
+}
+
+impl Peer for Arc<PeerLink> {
+    fn ask(&self, request: PeerRequest) -> Answer<Result<PeerAnswer, PeerError>> {
+        let link = Self::clone(self);
+        Box::pin(async move { PeerLink::ask(&link, &request).await })
+    }
+}

@@ -1,0 +1,220 @@
+//! Requests of the tools and of the other agent, mapped to commands of the drivers.
+
+use super::managed::{How, Managed};
+use super::{Agent, Entry, report};
+use crate::ctl::{Answer, Refused, Request, Response, Service};
+use crate::messages::{MdCode, Operation};
+use crate::peer::{PeerAnswer, PeerError, PeerRequest, PeerService};
+use mirror_core::command::{Command, Done};
+use mirror_core::units::SessionNo;
+use std::sync::Arc;
+
+/// The agent as the tools see it.
+pub(super) struct Control(pub(super) Arc<Agent>);
+
+impl Service for Control {
+    fn call(&self, request: Request) -> Answer<Response> {
+        let agent = Arc::clone(&self.0);
+        Box::pin(async move { agent.control(request).await.unwrap_or_else(Response::Refused) })
+    }
+}
+
+/// The agent as the other agent sees it.
+pub(super) struct FromPeer(pub(super) Arc<Agent>);
+
+impl PeerService for FromPeer {
+    fn call(&self, request: PeerRequest) -> Answer<PeerAnswer> {
+        let agent = Arc::clone(&self.0);
+        Box::pin(async move {
+            agent.answer_peer(request).await.unwrap_or_else(|r| PeerAnswer::Refused(r.message))
+        })
+    }
+}
+
+/// The sentence for a command that was done.
+fn sentence(done: Done, mirror: &str) -> String {
+    let follow = format!("follow it with: clpmdstat --mirror {mirror} --watch");
+    match done {
+        Done::Activated => format!("{mirror} is active."),
+        Done::Deactivated => format!("{mirror} is not active any more."),
+        Done::RecoveryStarted => format!("The recovery of {mirror} has started; {follow}"),
+        Done::NothingToRecover => format!("{mirror} has no difference to recover."),
+        Done::RecoveryCancelled => {
+            format!("The recovery of {mirror} was stopped; what was copied stays copied.")
+        }
+        Done::ForcedWithCopy => {
+            format!(
+                "This server's data is the latest of {mirror} now, and all of it is being copied; {follow}"
+            )
+        }
+        Done::ForcedAlone => format!(
+            "This server's data is the latest of {mirror} now; the other server's counts as old from now on."
+        ),
+        Done::Noted | Done::Stopped => format!("{mirror}: recorded."),
+    }
+}
+
+fn no_mirror(name: &str) -> Refused {
+    Refused {
+        code: MdCode::NoMirror,
+        message: MdCode::NoMirror.fill(&[name]),
+        next: "clpmdstat -l".to_owned(),
+    }
+}
+
+impl Agent {
+    async fn control(&self, request: Request) -> Result<Response, Refused> {
+        match request {
+            Request::Ping => Ok(Response::Pong {
+                server: self.config.local().name.clone(),
+                agent: env!("CARGO_PKG_VERSION").to_owned(),
+            }),
+            Request::List => {
+                Ok(Response::List(self.config.mirrors.iter().map(|m| m.name.clone()).collect()))
+            }
+            Request::Status { mirror } => self.reports(mirror.as_deref()).await,
+            Request::Activate { mirror, nomount, peer_down } => {
+                let how = How { nomount, peer_down, ..How::default() };
+                self.activate(self.managed(&mirror)?, how).await.map(Response::Done)
+            }
+            Request::Deactivate { mirror } => {
+                self.managed(&mirror)?.deactivate().await.map(Response::Done)
+            }
+            Request::Recover { mirror } => {
+                self.command(&mirror, Operation::Recover, Command::Recover).await
+            }
+            Request::Cancel { mirror } => {
+                self.command(&mirror, Operation::Cancel, Command::CancelRecovery).await
+            }
+            Request::PeerDown { mirror } => {
+                self.command(&mirror, Operation::Activate, Command::PeerDown).await
+            }
+            Request::Force { server, mirror } => self.force(&server, &mirror).await,
+        }
+    }
+
+    async fn command(&self, name: &str, op: Operation, c: Command) -> Result<Response, Refused> {
+        let done = self.managed(name)?.command(op, c).await?;
+        Ok(Response::Done(sentence(done, name)))
+    }
+
+    /// The mirror of this name, if it is there and could be opened.
+    pub(super) fn managed(&self, name: &str) -> Result<&Arc<Managed>, Refused> {
+        match self.mirrors.iter().find(|e| e.name() == name) {
+            Some(Entry::Open(mirror)) => Ok(mirror),
+            Some(Entry::Broken { name, error }) => {
+                Err(Refused::plain(error.code, format!("{name} could not be opened: {error}")))
+            }
+            None => Err(no_mirror(name)),
+        }
+    }
+
+    async fn reports(&self, name: Option<&str>) -> Result<Response, Refused> {
+        if let Some(name) = name {
+            return Ok(Response::Status(vec![report::complete(self.managed(name)?).await?]));
+        }
+        let mut all = Vec::new();
+        for mirror in self.open_mirrors() {
+            all.push(report::complete(mirror).await?);
+        }
+        Ok(Response::Status(all))
+    }
+
+    /// What the other agent says about serving the mirror; not asked while the mirror connect
+    /// works, which knows it better.
+    pub(super) async fn peer_seen_active(&self, mirror: &Managed) -> Option<bool> {
+        if mirror.in_session().await {
+            return None;
+        }
+        let request = PeerRequest::IsActive { mirror: mirror.config.name.clone() };
+        match self.peer.ask(request).await {
+            Ok(PeerAnswer::Active(active)) => Some(active),
+            _ => None,
+        }
+    }
+
+    /// Routes `--force` to the server that is named.
+    async fn force(&self, server: &str, name: &str) -> Result<Response, Refused> {
+        if self.config.mirror(name).is_none() {
+            return Err(no_mirror(name));
+        }
+        match self.config.side_of(server) {
+            Some(side) if side == self.config.side => self.force_here(self.managed(name)?).await,
+            Some(_) => self.force_there(server, name).await,
+            None => {
+                let [a, b] = &self.config.servers;
+                let message =
+                    format!("There is no server {server}; there are: {}, {}.", a.name, b.name);
+                Err(Refused::plain(MdCode::BadOptions, message))
+            }
+        }
+    }
+
+    async fn force_here(&self, mirror: &Managed) -> Result<Response, Refused> {
+        let peer_seen_active = self.peer_seen_active(mirror).await;
+        let done = mirror.command(Operation::Force, Command::Force { peer_seen_active }).await?;
+        Ok(Response::Done(sentence(done, &mirror.config.name)))
+    }
+
+    async fn force_there(&self, server: &str, name: &str) -> Result<Response, Refused> {
+        let local = &self.config.local().name;
+        let failed =
+            |message: String, next: String| Refused { code: MdCode::Failed, message, next };
+        match self.peer.ask(PeerRequest::Force { mirror: name.to_owned() }).await {
+            Ok(PeerAnswer::Outcome(Response::Done(text))) => {
+                Ok(Response::Done(format!("{server}: {text}")))
+            }
+            Ok(PeerAnswer::Outcome(Response::Refused(r))) => {
+                Err(Refused { message: format!("{server}: {}", r.message), ..r })
+            }
+            Ok(other) => Err(failed(
+                format!("{server} answered something unexpected: {other:?}"),
+                format!("clpmdstat --mirror {name}"),
+            )),
+            Err(PeerError::Unreachable(why)) => Err(failed(
+                format!(
+                    "{server} cannot be reached, so it cannot be declared the latest; nothing was done. ({why})"
+                ),
+                format!(
+                    "start {server}; only if it is lost and {local} is to be the latest: clpmdctrl --force {local} {name}"
+                ),
+            )),
+            Err(e @ PeerError::NoAnswer(_)) => Err(failed(
+                format!("whether {name} was forced on {server} is not known: {e}"),
+                format!("on {server}: clpmdstat --mirror {name}"),
+            )),
+        }
+    }
+
+    async fn answer_peer(&self, request: PeerRequest) -> Result<PeerAnswer, Refused> {
+        match request {
+            PeerRequest::Ping => Ok(PeerAnswer::Pong(self.config.local().name.clone())),
+            PeerRequest::Report { mirror } => {
+                Ok(PeerAnswer::Report(Box::new(report::own(self.managed(&mirror)?).await?)))
+            }
+            PeerRequest::IsActive { mirror } => {
+                let mirror = self.managed(&mirror)?;
+                let active = mirror.is_active().await;
+                active.map(PeerAnswer::Active).ok_or_else(|| mirror.silent())
+            }
+            PeerRequest::Force { mirror } => {
+                let outcome = match self.managed(&mirror) {
+                    Ok(m) => self.force_here(m).await,
+                    Err(refused) => Err(refused),
+                };
+                Ok(PeerAnswer::Outcome(outcome.unwrap_or_else(Response::Refused)))
+            }
+            PeerRequest::TellBehind { mirror, session } => self.told_behind(&mirror, session).await,
+        }
+    }
+
+    async fn told_behind(&self, name: &str, session: SessionNo) -> Result<PeerAnswer, Refused> {
+        let command = Command::ToldBehind { session };
+        match self.managed(name)?.driver.command(command).await {
+            // Only what is durable is confirmed.
+            Ok(Done::Noted) => Ok(PeerAnswer::Behind { session }),
+            Ok(other) => Ok(PeerAnswer::Refused(format!("unexpected: {other:?}"))),
+            Err(refusal) => Ok(PeerAnswer::Refused(refusal.to_string())),
+        }
+    }
+}

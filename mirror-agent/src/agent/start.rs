@@ -1,0 +1,244 @@
+//! Start-up and shutdown of the agent.
+
+use super::managed::Managed;
+use super::notify::notify;
+use super::parts::{DriverEvent, Plant, StepError};
+use super::service::{Control, FromPeer};
+use super::{Agent, Entry, follow};
+use crate::config::{Config, ConfigError, Fault};
+use crate::ctl::CtlServer;
+use crate::lock::{Lock, LockError, Role};
+use crate::messages::{Event, EventLog, StartReason, driver};
+use crate::peer::{PeerLink, PeerServer};
+use crate::secret::Secret;
+use std::ffi::OsString;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// What the surroundings decide.
+pub struct Options {
+    /// Where events go.
+    pub events: EventLog,
+    /// The service manager's socket, if any.
+    pub notify: Option<OsString>,
+}
+
+/// Why the agent did not start.
+#[derive(Debug)]
+pub struct StartError {
+    /// The reason of message `mdagent` 2.
+    pub reason: StartReason,
+    /// Details.
+    pub what: String,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.reason, self.what)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn failure(reason: StartReason, what: impl fmt::Display) -> StartError {
+    StartError { reason, what: what.to_string() }
+}
+
+/// The start error for a configuration that cannot be used.
+#[must_use]
+pub fn config_failure(e: &ConfigError) -> StartError {
+    let reason = match e.fault {
+        Fault::Address => StartReason::Address,
+        Fault::ServerName => StartReason::ServerName,
+        Fault::File => StartReason::Config,
+    };
+    failure(reason, e)
+}
+
+/// Runs the agent until `stop` is ready, and stops it. Gives whether it stopped cleanly.
+///
+/// # Errors
+/// It could not start; the event has been logged.
+pub async fn run(
+    config: Config,
+    plant: Arc<dyn Plant>,
+    options: Options,
+    stop: impl Future<Output = ()>,
+) -> Result<bool, StartError> {
+    let events = options.events.clone();
+    match Running::start(config, plant, options).await {
+        Ok(running) => {
+            stop.await;
+            Ok(running.stop().await)
+        }
+        Err(e) => {
+            events.log(Event::AgentStartFailed(e.reason));
+            Err(e)
+        }
+    }
+}
+
+struct Running {
+    agent: Arc<Agent>,
+    /// The sockets.
+    servers: JoinSet<()>,
+    /// What goes on by itself.
+    tasks: JoinSet<()>,
+    notify: Option<OsString>,
+    /// Last, so that it is held until all else is gone.
+    _lock: Lock,
+}
+
+impl Running {
+    async fn start(
+        config: Config,
+        plant: Arc<dyn Plant>,
+        options: Options,
+    ) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let lock = Lock::take(&config.agent.run_dir, Role::Agent).map_err(|e| lock_failure(&e))?;
+        config.check_partitions().map_err(|e| config_failure(&e))?;
+        let secret =
+            Secret::load(&config.agent.secret_file).map_err(|e| failure(StartReason::Config, e))?;
+        // Bound before the drivers start: what fails here must leave no device behind.
+        let peers = listen_to_peer(&config)?;
+        let ctl = CtlServer::bind(&config.agent.socket).map_err(|e| {
+            failure(StartReason::Socket, format!("{}: {e}", config.agent.socket.display()))
+        })?;
+        let link = PeerLink::new(config.side, config.agent_pairs(), secret.clone());
+        let (mirrors, receivers) = open_all(&config, &*plant, &secret, &options.events).await;
+        let events = options.events;
+        let agent = Arc::new(Agent {
+            config: Arc::clone(&config),
+            mirrors,
+            peer: Box::new(Arc::new(link)),
+            events: events.clone(),
+            stopping: AtomicBool::new(false),
+        });
+        let mut tasks = JoinSet::new();
+        for (mirror, receiver) in receivers {
+            follow::start(&agent, &mirror, receiver, &mut tasks).await;
+        }
+        let mut servers = JoinSet::new();
+        servers.spawn(ctl.run(Arc::new(Control(Arc::clone(&agent)))));
+        servers.spawn(peers.run(config.side, secret, Arc::new(FromPeer(Arc::clone(&agent)))));
+        let running = Self { agent, servers, tasks, notify: options.notify, _lock: lock };
+        running.tell("READY=1");
+        events.log(Event::AgentStarted);
+        Ok(running)
+    }
+
+    fn tell(&self, state: &str) {
+        if let Some(socket) = &self.notify {
+            if let Err(e) = notify(socket, state) {
+                tracing::warn!("the service manager was not told {state}: {e}");
+            }
+        }
+    }
+
+    async fn stop(mut self) -> bool {
+        self.tell("STOPPING=1");
+        // No new activation may begin while the mirrors are being closed. What goes on by itself
+        // goes on: a last write may wait for the peer's word that it knows itself behind.
+        self.agent.stopping.store(true, Ordering::SeqCst);
+        self.servers.shutdown().await;
+        let mut stopping = JoinSet::new();
+        for mirror in self.agent.open_mirrors() {
+            let mirror = Arc::clone(mirror);
+            stopping.spawn(async move { (mirror.config.name.clone(), mirror.stop().await) });
+        }
+        let mut clean = true;
+        while let Some(ended) = stopping.join_next().await {
+            clean &= stopped_well(ended.map_err(io::Error::from));
+        }
+        self.tasks.shutdown().await;
+        let events = &self.agent.events;
+        events.log(Event::Driver(driver::UNREGISTERED, Vec::new()));
+        events.log(if clean { Event::AgentStopped } else { Event::AgentStopFailed });
+        clean
+    }
+}
+
+fn stopped_well(ended: io::Result<(String, Result<(), StepError>)>) -> bool {
+    match ended {
+        Ok((_, Ok(()))) => true,
+        Ok((name, Err(e))) => {
+            tracing::error!("{name} did not stop cleanly: {e}");
+            false
+        }
+        Err(e) => {
+            tracing::error!("a mirror did not stop cleanly: {e}");
+            false
+        }
+    }
+}
+
+fn lock_failure(e: &LockError) -> StartError {
+    let reason = match e {
+        LockError::Held(Role::Agent) => StartReason::AgentRunning,
+        LockError::Held(Role::Init) => StartReason::InitRunning,
+        LockError::Held(Role::Chng) => StartReason::ChngRunning,
+        LockError::Io(_) => StartReason::Config,
+    };
+    failure(reason, e)
+}
+
+fn listen_to_peer(config: &Config) -> Result<PeerServer, StartError> {
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for (own, _) in config.agent_pairs() {
+        if !addresses.contains(&own) {
+            addresses.push(own);
+        }
+    }
+    PeerServer::bind(&addresses).map_err(|e| {
+        let reason = match e.kind() {
+            io::ErrorKind::AddrNotAvailable => StartReason::Address,
+            _ => StartReason::Socket,
+        };
+        failure(reason, e)
+    })
+}
+
+type Receivers = Vec<(Arc<Managed>, mpsc::Receiver<DriverEvent>)>;
+
+async fn open_all(
+    config: &Arc<Config>,
+    plant: &dyn Plant,
+    secret: &Secret,
+    events: &EventLog,
+) -> (Vec<Entry>, Receivers) {
+    let (mut entries, mut receivers) = (Vec::new(), Vec::new());
+    for m in &config.mirrors {
+        match plant.open(Arc::clone(config), m.clone(), secret.clone()).await {
+            Ok(opened) => {
+                let device = config.agent.device_dir.join(format!("NMP{}", m.nmp));
+                let names = [config.servers[0].name.clone(), config.servers[1].name.clone()];
+                let mirror = Arc::new(
+                    Managed::new(
+                        m.clone(),
+                        device.display().to_string(),
+                        (names, config.side.index()),
+                        (opened.driver, opened.host),
+                        events.clone(),
+                    )
+                    .await,
+                );
+                receivers.push((Arc::clone(&mirror), opened.events));
+                entries.push(Entry::Open(mirror));
+            }
+            Err(error) => {
+                tracing::error!("{} could not be opened: {error}", m.name);
+                entries.push(Entry::Broken { name: m.name.clone(), error });
+            }
+        }
+    }
+    let count = receivers.len().to_string();
+    events.log(Event::Driver(driver::REGISTERED, vec!["0".to_owned(), count]));
+    (entries, receivers)
+}

@@ -1,0 +1,239 @@
+//! Parts that write down what is done with them, and fail when told to.
+
+use crate::agent::{DriverEvent, HostOps, MirrorHandle, Opened, Peer, Plant, Step, StepError};
+use crate::config::{Config, MirrorConfig};
+use crate::ctl::Answer;
+use crate::messages::MdCode;
+use crate::peer::{PeerAnswer, PeerError, PeerRequest};
+use crate::secret::Secret;
+use mirror_core::command::{Command, Done, Refusal};
+use mirror_core::status::{Color, LinkStatus, MirrorStatus, Phase, SideStatus};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
+
+/// Both sides in sync, inactive, in session, seen from `local`.
+pub(crate) fn status(local: usize) -> MirrorStatus {
+    let side = || SideStatus {
+        color: Color::Green,
+        active: Some(false),
+        last_update: None,
+        break_time: None,
+        disk_error: Some(false),
+        marked_regions: Some(0),
+        difference_percent: None,
+        generation: Some("a".to_owned()),
+    };
+    MirrorStatus {
+        phase: Phase::Normal,
+        sides: [side(), side()],
+        local,
+        total_difference_percent: 0,
+        recovery: None,
+        link: LinkStatus::Session,
+        session: 1,
+        verdict: None,
+        size: 1 << 30,
+        both_active: false,
+        needs_force: false,
+    }
+}
+
+/// What was done, in order.
+#[derive(Clone, Default)]
+pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
+
+impl Journal {
+    pub(crate) fn note(&self, what: impl Into<String>) {
+        self.0.lock().expect("lock").push(what.into());
+    }
+
+    /// What was done since the last call.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().expect("lock"))
+    }
+
+    pub(crate) fn contains(&self, what: &str) -> bool {
+        self.0.lock().expect("lock").iter().any(|w| w == what)
+    }
+}
+
+/// Driver, host and peer in one.
+pub(crate) struct Fake {
+    pub(crate) journal: Journal,
+    pub(crate) status: Mutex<MirrorStatus>,
+    /// The step that fails.
+    pub(crate) fail: Mutex<Vec<&'static str>>,
+    pub(crate) refuse: Mutex<Option<Refusal>>,
+    pub(crate) fsck_due: Mutex<bool>,
+    pub(crate) events: mpsc::Sender<DriverEvent>,
+    receiver: Mutex<Option<mpsc::Receiver<DriverEvent>>>,
+    /// What the other agent answers; `None` = it cannot be reached.
+    pub(crate) peer: Mutex<Option<PeerAnswer>>,
+}
+
+impl Fake {
+    pub(crate) fn new(local: usize) -> Arc<Self> {
+        let (events, receiver) = mpsc::channel(16);
+        Arc::new(Self {
+            journal: Journal::default(),
+            status: Mutex::new(status(local)),
+            fail: Mutex::default(),
+            refuse: Mutex::default(),
+            fsck_due: Mutex::default(),
+            events,
+            receiver: Mutex::new(Some(receiver)),
+            peer: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn fail(&self, steps: &[&'static str]) {
+        *self.fail.lock().expect("lock") = steps.to_vec();
+    }
+
+    fn step(&self, what: &str) -> Step<()> {
+        self.journal.note(what);
+        if self.fail.lock().expect("lock").contains(&what) {
+            let message = format!("{what} went wrong");
+            return Err(StepError { code: MdCode::Timeout, message });
+        }
+        Ok(())
+    }
+
+    fn ready<T: Send + 'static>(value: T) -> Answer<T> {
+        Box::pin(std::future::ready(value))
+    }
+
+    fn set_active(&self, active: bool) {
+        let mut s = self.status.lock().expect("lock");
+        let local = s.local;
+        s.sides[local].active = Some(active);
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        let s = self.status.lock().expect("lock");
+        s.sides[s.local].active == Some(true)
+    }
+
+    fn apply(&self, command: Command) -> Result<Done, Refusal> {
+        if let Some(refusal) = *self.refuse.lock().expect("lock") {
+            return Err(refusal);
+        }
+        match command {
+            Command::Activate { .. } if self.is_active() => Err(Refusal::AlreadyActive),
+            Command::Deactivate if !self.is_active() => Err(Refusal::NotActive),
+            Command::Activate { .. } => {
+                self.set_active(true);
+                Ok(Done::Activated)
+            }
+            Command::Deactivate => {
+                self.set_active(false);
+                Ok(Done::Deactivated)
+            }
+            Command::Recover => Ok(Done::RecoveryStarted),
+            Command::CancelRecovery => Err(Refusal::NoRecovery),
+            Command::Force { .. } => Ok(Done::ForcedWithCopy),
+            Command::Shutdown => Ok(Done::Stopped),
+            _ => Ok(Done::Noted),
+        }
+    }
+}
+
+impl MirrorHandle for Fake {
+    fn command(&self, command: Command) -> Answer<Result<Done, Refusal>> {
+        self.journal.note(format!("{command:?}"));
+        Self::ready(self.apply(command))
+    }
+
+    fn status(&self) -> Answer<Option<MirrorStatus>> {
+        let status = self.status.lock().expect("lock").clone();
+        if self.fail.lock().expect("lock").contains(&"status") {
+            return Box::pin(std::future::pending());
+        }
+        Self::ready(Some(status))
+    }
+
+    fn open_front_end(&self) -> Answer<Step<PathBuf>> {
+        Self::ready(self.step("open front end").map(|()| PathBuf::from("/run/nbd")))
+    }
+
+    fn end(&self) -> Answer<()> {
+        self.journal.note("end");
+        Self::ready(())
+    }
+
+    fn close_front_end(&self) -> Answer<Step<()>> {
+        Self::ready(self.step("close front end"))
+    }
+}
+
+impl HostOps for Fake {
+    fn attach(&self, front_end: PathBuf) -> Answer<Step<()>> {
+        assert_eq!(front_end, PathBuf::from("/run/nbd"));
+        Self::ready(self.step("attach"))
+    }
+
+    fn detach(&self) -> Answer<Step<()>> {
+        Self::ready(self.step("detach"))
+    }
+
+    fn check_if_due(&self, started: Box<dyn FnOnce() + Send>) -> Answer<Step<bool>> {
+        let due = *self.fsck_due.lock().expect("lock");
+        if due {
+            started();
+        }
+        Self::ready(self.step("fsck").map(|()| due))
+    }
+
+    fn mount(&self) -> Answer<Step<()>> {
+        Self::ready(self.step("mount"))
+    }
+
+    fn umount(&self) -> Answer<Step<()>> {
+        Self::ready(self.step("umount"))
+    }
+
+    fn is_mounted(&self) -> Answer<Option<bool>> {
+        Self::ready(Some(false))
+    }
+
+    fn make_fs(&self) -> Answer<Step<()>> {
+        Self::ready(self.step("mkfs"))
+    }
+}
+
+/// The peer's half, as the agent holds it.
+pub(crate) struct FakePeer(pub(crate) Arc<Fake>);
+
+impl Peer for FakePeer {
+    fn ask(&self, request: PeerRequest) -> Answer<Result<PeerAnswer, PeerError>> {
+        self.0.journal.note(format!("peer: {request:?}"));
+        let answer = self.0.peer.lock().expect("lock").clone();
+        Fake::ready(answer.ok_or_else(|| PeerError::Unreachable("cut".to_owned())))
+    }
+}
+
+/// Opens md1 as the fake and fails for any other mirror.
+pub(crate) struct FakePlant(pub(crate) Arc<Fake>);
+
+impl Plant for FakePlant {
+    fn open(&self, _: Arc<Config>, mirror: MirrorConfig, _: Secret) -> Answer<Step<Opened>> {
+        let fake = Arc::clone(&self.0);
+        fake.journal.note(format!("open {}", mirror.name));
+        let receiver = fake.receiver.lock().expect("lock").take();
+        Fake::ready(match receiver {
+            Some(events) if mirror.name == "md1" => {
+                Ok(Opened { driver: fake.clone(), host: fake, events })
+            }
+            _ => Err(StepError {
+                code: MdCode::ReadCluster,
+                message: MdCode::ReadCluster.text().to_owned(),
+            }),
+        })
+    }
+}
+
+/// The agent's end of the driver's events.
+pub(crate) fn take_events(fake: &Fake) -> mpsc::Receiver<DriverEvent> {
+    fake.receiver.lock().expect("lock").take().expect("taken once")
+}

@@ -1,0 +1,135 @@
+//! What goes on by itself.
+
+use super::fakes::take_events;
+use super::{Lab, lab, line, until};
+use crate::agent::{DriverEvent, follow};
+use crate::messages::Event;
+use crate::peer::PeerAnswer;
+use mirror_core::io::Notice;
+use mirror_core::status::{CopyKind, LinkStatus, Phase};
+use mirror_core::units::SessionNo;
+use tokio::task::JoinSet;
+
+async fn started(lab: &Lab) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let events = take_events(&lab.fake);
+    follow::start(&lab.agent, &lab.mirror, events, &mut tasks).await;
+    tasks
+}
+
+async fn send(lab: &Lab, event: DriverEvent) {
+    lab.fake.events.send(event).await.expect("the agent listens");
+}
+
+fn constructed(source: bool) -> DriverEvent {
+    DriverEvent::Notice(Notice::RecoveryFinished { kind: CopyKind::Initial, source })
+}
+
+#[tokio::test]
+async fn a_peer_is_told_until_it_has_confirmed_this_very_session() {
+    let lab = lab("").await;
+    let _tasks = started(&lab).await;
+    let wrong = PeerAnswer::Behind { session: SessionNo(6) };
+    *lab.fake.peer.lock().expect("lock") = Some(wrong);
+    send(&lab, DriverEvent::TellPeerBehind(SessionNo(7))).await;
+    let tell = "peer: TellBehind { mirror: \"md1\", session: SessionNo(7) }";
+    until("told", || lab.fake.journal.contains(tell)).await;
+    assert!(!lab.fake.journal.contains("PeerConfirmedBehind { session: SessionNo(7) }"));
+    *lab.fake.peer.lock().expect("lock") = Some(PeerAnswer::Behind { session: SessionNo(7) });
+    until("confirmed", || {
+        lab.fake.journal.contains("PeerConfirmedBehind { session: SessionNo(7) }")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn notices_reach_the_event_log() {
+    let lab = lab("").await;
+    let mut tasks = started(&lab).await;
+    send(&lab, constructed(false)).await;
+    send(&lab, DriverEvent::DeviceFailed).await;
+    send(&lab, DriverEvent::TellPeerBehind(SessionNo(1))).await;
+    until("both handled", || {
+        lab.fake.journal.contains("peer: TellBehind { mirror: \"md1\", session: SessionNo(1) }")
+    })
+    .await;
+    tasks.shutdown().await;
+    drop(tasks);
+    assert_eq!(lab.events(), [line(&Event::InitialDone("/dev/NMP1".to_owned()))]);
+}
+
+#[tokio::test]
+async fn at_start_the_named_server_activates_once_in_contact() {
+    let lab = lab("activate_at_start = \"a\"").await;
+    lab.fake.status.lock().expect("lock").link = LinkStatus::Down;
+    let _tasks = started(&lab).await;
+    until("looked at", || lab.fake.journal.contains("peer: Report { mirror: \"md1\" }")).await;
+    assert!(!lab.fake.is_active());
+    lab.fake.status.lock().expect("lock").link = LinkStatus::Session;
+    until("mounted", || lab.fake.journal.contains("mount")).await;
+    lab.mirror.deactivate().await.expect("by hand");
+    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    assert!(!lab.fake.is_active(), "once only");
+}
+
+/// Waits for the last of the steps that follow the construction.
+async fn follow_up(more: &str, source: bool, last: &str) -> Vec<String> {
+    let lab = lab(more).await;
+    lab.fake.status.lock().expect("lock").phase = Phase::NoConstruction;
+    let _tasks = started(&lab).await;
+    lab.fake.status.lock().expect("lock").phase = Phase::Normal;
+    send(&lab, constructed(source)).await;
+    until(last, || lab.fake.journal.contains(last)).await;
+    lab.fake.journal.take()
+}
+
+const ACTIVATE: &str = "Activate { peer_down: false, peer_seen_active: None }";
+
+#[tokio::test]
+async fn after_the_construction_the_source_makes_the_file_system_and_closes() {
+    let steps = follow_up("initial_mkfs = true", true, "Deactivate").await;
+    assert_eq!(
+        steps,
+        [
+            ACTIVATE,
+            "open front end",
+            "attach",
+            "mkfs",
+            "umount",
+            "detach",
+            "close front end",
+            "Deactivate"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn after_the_construction_the_named_server_makes_it_and_stays_active() {
+    let more = "initial_mkfs = true\nactivate_at_start = \"a\"";
+    for source in [true, false] {
+        let steps = follow_up(more, source, "mount").await;
+        assert_eq!(steps, [ACTIVATE, "open front end", "attach", "mkfs", "fsck", "mount"]);
+    }
+    let steps = follow_up("activate_at_start = \"a\"", true, "mount").await;
+    assert!(!steps.contains(&"mkfs".to_owned()), "{steps:?}");
+}
+
+#[tokio::test]
+async fn without_settings_nothing_is_activated_after_the_construction() {
+    for (more, source) in [
+        ("", true),
+        ("", false),
+        ("initial_mkfs = true", false),
+        ("initial_mkfs = true\nactivate_at_start = \"b\"", true),
+    ] {
+        let lab = lab(more).await;
+        let _tasks = started(&lab).await;
+        send(&lab, constructed(source)).await;
+        send(&lab, DriverEvent::TellPeerBehind(SessionNo(1))).await;
+        until("both handled", || {
+            lab.fake.journal.contains("peer: TellBehind { mirror: \"md1\", session: SessionNo(1) }")
+        })
+        .await;
+        assert!(!lab.fake.journal.contains(ACTIVATE), "{more} {source}");
+    }
+}

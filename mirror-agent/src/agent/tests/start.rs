@@ -1,0 +1,158 @@
+//! Start-up and shutdown as a whole, on fakes.
+
+use super::fakes::{Fake, FakePlant};
+use crate::agent::{Options, StartError, run};
+use crate::config::Config;
+use crate::ctl::{Client, Request, Response};
+use crate::lock::{Lock, LockError, Role};
+use crate::messages::{Event, EventLog, Sinks, StartReason};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A configuration whose folders are below `dir`, on loopback addresses and free ports.
+fn config(dir: &Path, address: &str) -> Config {
+    let at = dir.display();
+    let port = {
+        let l = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        l.local_addr().expect("address").port()
+    };
+    let text = format!(
+        "[[server]]\nname = \"a\"\nmirror_connect = [\"{address}\"]\n\
+         [[server]]\nname = \"b\"\nmirror_connect = [\"127.0.0.2\"]\n\
+         [agent]\nport = {port}\nrun_dir = \"{at}/run\"\nlog_dir = \"{at}\"\nsyslog = \"{at}/none\"\n\
+         device_dir = \"{at}\"\nsecret_file = \"{at}/secret\"\n\
+         [[mirror]]\nname = \"md1\"\ndata_partition = \"/d1\"\ncluster_partition = \"/c1\"\n\
+         mount_point = \"/mnt/1\"\n\
+         [[mirror]]\nname = \"md2\"\ndata_partition = \"/d2\"\ncluster_partition = \"/c2\"\nfs = \"none\"\n"
+    );
+    let secret = dir.join("secret");
+    fs::write(&secret, [7; 32]).expect("secret");
+    fs::set_permissions(&secret, Permissions::from_mode(0o600)).expect("mode");
+    Config::parse(Path::new("x.toml"), &text, Some("a"), "").expect("configuration")
+}
+
+fn options(config: &Config) -> (Options, std::thread::JoinHandle<()>) {
+    let (events, log) = EventLog::start(Sinks::of(config)).expect("events");
+    (Options { events, notify: None }, log)
+}
+
+fn alerts(dir: &Path) -> String {
+    fs::read_to_string(dir.join("alert.log")).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_starts_serves_and_stops() {
+    let dir = tempfile::tempdir().expect("folder");
+    let config = config(dir.path(), "127.0.0.1");
+    let (run_dir, socket) = (config.agent.run_dir.clone(), config.agent.socket.clone());
+    let notify = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&notify).expect("bind");
+    manager.set_read_timeout(Some(Duration::from_secs(10))).expect("limit");
+    let heard = move || {
+        let mut buffer = [0; 64];
+        let n = manager.recv(&mut buffer).expect("a notice");
+        String::from_utf8_lossy(&buffer[..n]).into_owned()
+    };
+
+    let fake = Fake::new(0);
+    let (mut options, log) = options(&config);
+    options.notify = Some(notify.into());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(run(config, Arc::new(FakePlant(fake.clone())), options, async {
+        let _ = stopped.await;
+    }));
+    let told = tokio::task::spawn_blocking(move || (heard(), heard));
+    let (ready, heard) = told.await.expect("told");
+    assert_eq!(ready, "READY=1");
+
+    // Ready means: locked, and every request is answered, the broken mirror's, too.
+    assert!(matches!(Lock::take(&run_dir, Role::Init), Err(LockError::Held(Role::Agent))));
+    let path = socket.clone();
+    tokio::task::spawn_blocking(move || {
+        let mut c = Client::connect(&path).expect("connect");
+        let activate =
+            Request::Activate { mirror: "md1".to_owned(), nomount: false, peer_down: false };
+        assert!(matches!(c.ask(activate, |_| {}), Ok(Response::Done(_))));
+        let broken = Request::Status { mirror: Some("md2".to_owned()) };
+        assert!(matches!(c.ask(broken, |_| {}), Ok(Response::Refused(r)) if r.code.number() == 79));
+    })
+    .await
+    .expect("client");
+
+    fake.journal.take();
+    stop.send(()).expect("it runs");
+    assert!(running.await.expect("no panic").expect("started"), "a clean stop");
+    assert_eq!(heard(), "STOPPING=1");
+    let steps: Vec<_> =
+        fake.journal.take().into_iter().filter(|s| !s.starts_with("peer:")).collect();
+    assert_eq!(steps, ["umount", "detach", "close front end", "Deactivate", "Shutdown", "end"]);
+    assert!(!socket.exists());
+    assert!(Lock::take(&run_dir, Role::Init).is_ok(), "the lock is free again");
+    log.join().expect("delivered");
+    let text = alerts(dir.path());
+    let at = |e: &Event| text.find(&e.to_string());
+    assert!(at(&Event::AgentStarted) < at(&Event::AgentStopped), "{text}");
+    assert!(at(&Event::AgentStarted).is_some(), "{text}");
+}
+
+async fn start_fails(config: Config) -> StartError {
+    let (options, log) = options(&config);
+    let plant = Arc::new(FakePlant(Fake::new(0)));
+    let never = std::future::pending();
+    let e = run(config, plant, options, never).await.expect_err("must not start");
+    log.join().expect("delivered");
+    e
+}
+
+#[tokio::test]
+async fn what_prevents_the_start_has_its_reason() {
+    let dir = tempfile::tempdir().expect("folder");
+    let run_dir = dir.path().join("run");
+    for (role, reason) in [
+        (Role::Agent, StartReason::AgentRunning),
+        (Role::Init, StartReason::InitRunning),
+        (Role::Chng, StartReason::ChngRunning),
+    ] {
+        let _held = Lock::take(&run_dir, role).expect("free");
+        assert_eq!(start_fails(config(dir.path(), "127.0.0.1")).await.reason, reason);
+    }
+    let foreign = config(dir.path(), "192.0.2.1");
+    assert_eq!(start_fails(foreign).await.reason, StartReason::Address);
+    let c = config(dir.path(), "127.0.0.1");
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", c.agent.port)).expect("port");
+    assert_eq!(start_fails(c).await.reason, StartReason::Socket);
+    let mut c = config(dir.path(), "127.0.0.1");
+    c.mirrors[0].partitions[0].data = dir.path().join("secret");
+    c.mirrors[1].partitions[0].cluster = dir.path().join("./secret");
+    let twice = start_fails(c).await;
+    assert!(twice.what.contains("the same partition"), "{}", twice.what);
+    let c = config(dir.path(), "127.0.0.1");
+    fs::set_permissions(dir.path().join("secret"), Permissions::from_mode(0o644)).expect("mode");
+    let open = start_fails(c).await;
+    assert_eq!(open.reason, StartReason::Config);
+    assert!(open.what.contains("0644"), "{}", open.what);
+    for reason in
+        ["Agent is running.", "Command clpmdinit is running.", "IP address in config file"]
+    {
+        assert!(alerts(dir.path()).contains(&format!("<event: 2> Failed to start agent.{reason}")));
+    }
+}
+
+#[tokio::test]
+async fn an_unclean_stop_is_said() {
+    let dir = tempfile::tempdir().expect("folder");
+    let config = config(dir.path(), "127.0.0.1");
+    let fake = Fake::new(0);
+    fake.status.lock().expect("lock").sides[0].active = Some(true);
+    fake.fail(&["umount"]);
+    let (options, log) = options(&config);
+    let clean = run(config, Arc::new(FakePlant(fake)), options, std::future::ready(())).await;
+    assert!(!clean.expect("started"));
+    log.join().expect("delivered");
+    assert!(alerts(dir.path()).contains(&Event::AgentStopFailed.to_string()));
+}

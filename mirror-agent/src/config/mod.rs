@@ -1,0 +1,31 @@
+//! The configuration: one TOML file, the same on both servers.
+//!
+//! [`params`] is the single table of what may be said; [`Config::load`] checks a file against it
+//! and gives typed values; the manual page is printed from the same table.
+
+mod devices;
+mod doc;
+mod load;
+mod model;
+pub mod params;
+mod read;
+
+pub use model::{
+    AgentConfig, Alone, AutoRecovery, Config, FileSystem, FrontEnd, FsckConfig, FsckTiming,
+    MirrorConfig, MountConfig, Partitions, Server, Timing, UmountAction, UmountConfig,
+};
+pub use read::{ConfigError, Fault};
+
+/// Where the configuration is when nothing else is said.
+pub const DEFAULT_FILE: &str = "/etc/clpmd/clpmd.toml";
+
+/// The file to read: `given` (from `--config`), else `CLPMD_CONFIG`, else [`DEFAULT_FILE`].
+#[must_use]
+pub fn file(given: Option<std::path::PathBuf>) -> std::path::PathBuf {
+    given
+        .or_else(|| std::env::var_os("CLPMD_CONFIG").map(Into::into))
+        .unwrap_or_else(|| DEFAULT_FILE.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! What the mirror reports of itself, as events.
+
+use super::events::{Event, RecoveryReason, driver};
+use mirror_core::io::Notice;
+use mirror_core::status::CopyKind;
+
+/// The events for one notice of mirror `NMP<nmp>`, whose device is called `device`.
+#[must_use]
+pub fn events_of(notice: &Notice, nmp: u8, device: &str) -> Vec<Event> {
+    let d = || device.to_owned();
+    match notice {
+        Notice::Broke => vec![Event::driver(driver::BROKE, nmp, &[])],
+        Notice::LinkLost(why) => vec![Event::driver(driver::RECEIVE, nmp, &[why])],
+        Notice::SessionOpened { verdict } => vec![Event::driver(driver::SESSION, nmp, &[verdict])],
+        Notice::Parked { verdict } => vec![Event::driver(driver::PARKED, nmp, &[verdict])],
+        Notice::RecoveryStarted { kind: CopyKind::Initial, .. } => vec![Event::InitialStarted(d())],
+        Notice::RecoveryStarted { kind, .. } => {
+            let fast = *kind != CopyKind::Full;
+            vec![Event::RecoveryMode { fast }, Event::RecoveryStarted(d())]
+        }
+        Notice::RecoveryFinished { kind: CopyKind::Initial, .. } => vec![Event::InitialDone(d())],
+        Notice::RecoveryFinished { .. } => vec![Event::RecoveryDone(d())],
+        Notice::RecoveryAborted { kind, .. } => aborted(*kind, nmp, d()),
+        Notice::DiskError { cluster_partition: true, .. } => {
+            vec![Event::Driver(driver::BITMAP_WRITE, Vec::new())]
+        }
+        Notice::DiskError { what, offset, .. } => vec![disk_error(what, *offset, nmp)],
+        Notice::Protocol(what) => vec![Event::driver(driver::WRONG_COMMAND, nmp, &[what])],
+    }
+}
+
+/// The manual's reasons do not name the loss of the source; "abnormal" is the nearest.
+fn aborted(kind: CopyKind, nmp: u8, device: String) -> Vec<Event> {
+    let reason = RecoveryReason::SourceAbnormal;
+    let last = match kind {
+        CopyKind::Initial => Event::InitialFailed(reason, device),
+        _ => Event::RecoveryFailed(reason, device),
+    };
+    vec![Event::driver(driver::RECOVERY_BREAK, nmp, &[]), last]
+}
+
+fn disk_error(what: &str, offset: u64, nmp: u8) -> Event {
+    match what {
+        "write" => Event::driver(driver::WRITE_ERROR, nmp, &[&(offset / 512).to_string()]),
+        "read" => Event::driver(driver::READ_ERROR, nmp, &[]),
+        _ => Event::driver(driver::IO_ERROR, nmp, &[]),
+    }
+}

@@ -1,0 +1,183 @@
+//! What a refused command means to the operator: the event that is logged, the exit code, and a
+//! sentence each on what happened and on the one safe next command.
+
+use super::events::{ActivateReason, DeactivateReason, Event, RecoveryReason};
+use super::result::MdCode;
+use mirror_core::command::Refusal;
+
+/// What was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// `--active`
+    Activate,
+    /// `--deactive`
+    Deactivate,
+    /// `--recovery`
+    Recover,
+    /// `--force`
+    Force,
+    /// `--cancel`
+    Cancel,
+}
+
+/// Names for the sentences.
+#[derive(Clone, Copy, Debug)]
+pub struct Parties<'a> {
+    /// The mirror, as md1.
+    pub mirror: &'a str,
+    /// Its device, as /dev/NMP1.
+    pub device: &'a str,
+    /// This server.
+    pub local: &'a str,
+    /// The other server.
+    pub peer: &'a str,
+}
+
+/// A refusal made plain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Explained {
+    /// The event to log, where the manual has one.
+    pub event: Option<Event>,
+    /// The exit code.
+    pub code: MdCode,
+    /// What happened and why.
+    pub message: String,
+    /// The one safe next step.
+    pub next: String,
+}
+
+/// Explains why `operation` was refused.
+#[must_use]
+pub fn explain(operation: Operation, refusal: Refusal, who: Parties<'_>) -> Explained {
+    let verb = match operation {
+        Operation::Activate => "was not activated",
+        Operation::Deactivate => "was not deactivated",
+        Operation::Recover => "is not being recovered",
+        Operation::Force => "was not forced",
+        Operation::Cancel => "has no recovery that was stopped",
+    };
+    Explained {
+        event: event(operation, refusal, who.device),
+        code: code(refusal),
+        message: format!("{} {verb} on {}: {refusal}.", who.mirror, who.local),
+        next: next_step(operation, refusal, who),
+    }
+}
+
+fn event(operation: Operation, refusal: Refusal, device: &str) -> Option<Event> {
+    let device = device.to_owned();
+    match operation {
+        Operation::Activate => activate_reason(refusal).map(|r| Event::ActivateFailed(r, device)),
+        Operation::Deactivate => match refusal {
+            Refusal::NotActive => {
+                Some(Event::DeactivateFailed(DeactivateReason::NotActive, device))
+            }
+            _ => None,
+        },
+        Operation::Recover | Operation::Force => {
+            recovery_reason(refusal).map(|r| Event::RecoveryFailed(r, device))
+        }
+        Operation::Cancel => None,
+    }
+}
+
+fn activate_reason(refusal: Refusal) -> Option<ActivateReason> {
+    use ActivateReason as R;
+    match refusal {
+        Refusal::NotLatest | Refusal::SplitBrain => Some(R::NotLatest),
+        Refusal::NoContact | Refusal::WasActive | Refusal::PeerWasActive => Some(R::NoContact),
+        Refusal::PeerActive | Refusal::TargetActive => Some(R::RemoteActive),
+        Refusal::AlreadyActive => Some(R::AlreadyActive),
+        Refusal::NotConstructed | Refusal::DiskFailed | Refusal::Stopping => Some(R::OpenPort),
+        Refusal::Busy
+        | Refusal::NotActive
+        | Refusal::RecoveryRunning
+        | Refusal::NoRecovery
+        | Refusal::NoDirection
+        | Refusal::SourceAbnormal => None,
+    }
+}
+
+fn recovery_reason(refusal: Refusal) -> Option<RecoveryReason> {
+    use RecoveryReason as R;
+    match refusal {
+        Refusal::RecoveryRunning => Some(R::Running),
+        Refusal::TargetActive | Refusal::PeerActive => Some(R::TargetActive),
+        Refusal::NoDirection | Refusal::SplitBrain => Some(R::NoDirection),
+        Refusal::SourceAbnormal
+        | Refusal::DiskFailed
+        | Refusal::NoContact
+        | Refusal::NotLatest
+        | Refusal::WasActive
+        | Refusal::PeerWasActive => Some(R::SourceAbnormal),
+        Refusal::AlreadyActive
+        | Refusal::NotActive
+        | Refusal::NotConstructed
+        | Refusal::Busy
+        | Refusal::NoRecovery
+        | Refusal::Stopping => None,
+    }
+}
+
+/// The nearest code of §12.4.4; those that it does not foresee are "command failed".
+const fn code(refusal: Refusal) -> MdCode {
+    match refusal {
+        Refusal::NotLatest
+        | Refusal::SplitBrain
+        | Refusal::NoContact
+        | Refusal::WasActive
+        | Refusal::PeerWasActive => MdCode::NotLatest,
+        Refusal::AlreadyActive => MdCode::AlreadyMounted,
+        Refusal::NotActive => MdCode::NotMounted,
+        Refusal::NotConstructed => MdCode::ReadCluster,
+        Refusal::DiskFailed => MdCode::WriteCluster,
+        Refusal::PeerActive
+        | Refusal::Busy
+        | Refusal::RecoveryRunning
+        | Refusal::NoRecovery
+        | Refusal::NoDirection
+        | Refusal::SourceAbnormal
+        | Refusal::TargetActive
+        | Refusal::Stopping => MdCode::Failed,
+    }
+}
+
+fn next_step(operation: Operation, refusal: Refusal, who: Parties<'_>) -> String {
+    let Parties { mirror, local, peer, .. } = who;
+    match refusal {
+        Refusal::NotLatest => format!("clpmdctrl --recovery {mirror}"),
+        Refusal::SplitBrain | Refusal::NoDirection => {
+            format!(
+                "deactivate {mirror} on both servers, see with `clpmdstat --mirror {mirror}` which one to keep, then: clpmdctrl --force <server> {mirror}"
+            )
+        }
+        Refusal::NoContact | Refusal::WasActive if operation == Operation::Activate => format!(
+            "start the agent on {peer}; only if {peer} is off and wrote nothing alone: clpmdctrl --active {mirror} --peer-down"
+        ),
+        Refusal::PeerWasActive if operation == Operation::Activate => format!(
+            "start the agent on {peer}; if {peer} is lost for good and its last writes may be given up: clpmdctrl --force {local} {mirror}"
+        ),
+        Refusal::NoContact | Refusal::WasActive | Refusal::PeerWasActive => {
+            format!("start the agent on {peer} and check the mirror connect, then ask again")
+        }
+        Refusal::PeerActive | Refusal::TargetActive => {
+            format!("on {peer}: clpmdctrl --deactive {mirror}")
+        }
+        Refusal::AlreadyActive | Refusal::NotActive | Refusal::NoRecovery => {
+            format!("clpmdstat --mirror {mirror}")
+        }
+        Refusal::NotConstructed => format!(
+            "start the agent on both servers; the first construction runs by itself: clpmdstat --mirror {mirror} --watch"
+        ),
+        Refusal::Busy | Refusal::RecoveryRunning => {
+            format!("wait, and follow it with: clpmdstat --mirror {mirror} --watch")
+        }
+        Refusal::SourceAbnormal => {
+            format!("clpmdstat --mirror {mirror}, on both servers")
+        }
+        Refusal::DiskFailed => format!(
+            "replace the disk of {local}, then with the agent stopped: clpmdchng --execute <disk device>"
+        ),
+        Refusal::Stopping => "start the agent again".to_owned(),
+    }
+}

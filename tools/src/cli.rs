@@ -1,0 +1,87 @@
+//! What the programs' command lines have in common.
+
+use crate::out::Failure;
+use mirror_agent::config::{self, Config};
+use mirror_agent::ctl::{Client, Request, Response};
+use mirror_agent::messages::MdCode;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Options of every program.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Common {
+    /// Configuration file [default: CLPMD_CONFIG, else /etc/clpmd/clpmd.toml]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+}
+
+impl Common {
+    /// The file to read.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        config::file(self.config.clone())
+    }
+
+    /// Connects to the agent of this server.
+    ///
+    /// # Errors
+    /// The configuration cannot be used, or the agent does not run.
+    pub fn connect(&self) -> Result<Client, Failure> {
+        let config = Config::load_anywhere(&self.file())?;
+        Ok(Client::connect(&config.agent.socket)?)
+    }
+}
+
+/// Turns the single-dash long options of the manual (`-nomount`) into what the parser knows. Only
+/// whole words before a `--` are touched.
+pub fn manual_options(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut rest = false;
+    args.into_iter()
+        .map(|arg| {
+            rest |= arg == "--";
+            if !rest && arg == "-nomount" { OsString::from("--nomount") } else { arg }
+        })
+        .collect()
+}
+
+/// Asks the agent and turns refusals into failures.
+///
+/// # Errors
+/// The agent refused, failed or went away.
+pub fn ask(client: &mut Client, request: Request) -> Result<Response, Failure> {
+    match client.ask(request, |_| {})? {
+        Response::Refused(refused) => Err(Failure::Md(refused)),
+        Response::Error(what) => {
+            Err(Failure::new(MdCode::Internal, MdCode::Internal.fill(&[&what])))
+        }
+        other => Ok(other),
+    }
+}
+
+/// An answer of a kind that the request does not have.
+#[must_use]
+pub fn unexpected() -> Failure {
+    Failure::new(MdCode::Internal, MdCode::Internal.fill(&["unexpected answer of the agent"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::manual_options;
+    use std::ffi::OsString;
+
+    fn run(args: &[&str]) -> Vec<String> {
+        let args = args.iter().map(OsString::from);
+        manual_options(args).into_iter().map(|a| a.into_string().expect("utf-8")).collect()
+    }
+
+    #[test]
+    fn the_manuals_single_dash_is_taken_wherever_it_stands() {
+        assert_eq!(
+            run(&["x", "--active", "-nomount", "md1"]),
+            ["x", "--active", "--nomount", "md1"]
+        );
+        assert_eq!(run(&["x", "-a", "md1", "-nomount"]), ["x", "-a", "md1", "--nomount"]);
+        assert_eq!(run(&["x", "-a", "--", "-nomount"]), ["x", "-a", "--", "-nomount"]);
+        assert_eq!(run(&["x", "-nomounts", "-n"]), ["x", "-nomounts", "-n"]);
+    }
+}

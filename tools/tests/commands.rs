@@ -1,0 +1,384 @@
+//! The programs themselves, against an agent that is made up.
+
+use mirror_agent::ctl::{Answer, CtlServer, MirrorReport, Refused, Request, Response, Service};
+use mirror_agent::lock::{Lock, Role};
+use mirror_agent::messages::MdCode;
+use mirror_core::status::{Color, LinkStatus, MirrorStatus, Phase, SideStatus};
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+/// A folder with a configuration whose partitions are files.
+struct Lab {
+    dir: tempfile::TempDir,
+    config: PathBuf,
+}
+
+const BLANK: usize = 2 * 1024 * 1024;
+
+fn lab() -> Lab {
+    let dir = tempfile::tempdir().expect("folder");
+    let at = dir.path().display();
+    let mut text = format!(
+        "[[server]]\nname = \"server1\"\nmirror_connect = [\"127.0.0.1\"]\n\
+         [[server]]\nname = \"server2\"\nmirror_connect = [\"127.0.0.2\"]\n\
+         [agent]\nrun_dir = \"{at}/run\"\n"
+    );
+    for md in ["md1", "md2"] {
+        text += &format!("[[mirror]]\nname = \"{md}\"\nfs = \"none\"\n");
+        for server in ["server1", "server2"] {
+            text += &format!(
+                "[mirror.on.{server}]\ndata_partition = \"{at}/{md}-{server}-data\"\n\
+                 cluster_partition = \"{at}/{md}-{server}-cp\"\n"
+            );
+            for part in ["data", "cp"] {
+                let file = dir.path().join(format!("{md}-{server}-{part}"));
+                fs::write(file, vec![0x5a; BLANK]).expect("partition");
+            }
+        }
+    }
+    let config = dir.path().join("clpmd.toml");
+    fs::write(&config, text).expect("configuration");
+    fs::create_dir(dir.path().join("run")).expect("run");
+    Lab { dir, config }
+}
+
+impl Lab {
+    fn run(&self, line: &str) -> Output {
+        let mut words = line.split(' ');
+        let program = words.next().expect("a program");
+        Command::new(bin(program))
+            .args(words)
+            .arg("--config")
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .output()
+            .expect("runs")
+    }
+
+    fn blank(&self, name: &str) -> bool {
+        let bytes = fs::read(self.dir.path().join(name)).expect("partition");
+        assert_eq!(bytes.len(), BLANK);
+        bytes.iter().all(|b| *b == 0)
+    }
+}
+
+fn bin(program: &str) -> &'static Path {
+    Path::new(match program {
+        "clpmdstat" => env!("CARGO_BIN_EXE_clpmdstat"),
+        "clpmdctrl" => env!("CARGO_BIN_EXE_clpmdctrl"),
+        "clpmdinit" => env!("CARGO_BIN_EXE_clpmdinit"),
+        "clpmdchng" => env!("CARGO_BIN_EXE_clpmdchng"),
+        "clpmdchnng" => env!("CARGO_BIN_EXE_clpmdchnng"),
+        other => panic!("{other}"),
+    })
+}
+
+fn code(o: &Output) -> i32 {
+    o.status.code().expect("an exit code")
+}
+
+fn out(o: &Output) -> String {
+    String::from_utf8_lossy(&o.stdout).into_owned()
+}
+
+fn err(o: &Output) -> String {
+    String::from_utf8_lossy(&o.stderr).into_owned()
+}
+
+/// Knows md1 and md2; refuses to activate; notes what it was asked.
+struct Fake {
+    asked: Mutex<Vec<Request>>,
+    names: Mutex<Vec<String>>,
+    /// When the mirror broke.
+    broke: Mutex<Option<i64>>,
+}
+
+impl Service for Fake {
+    fn call(&self, request: Request) -> Answer<Response> {
+        self.asked.lock().expect("lock").push(request.clone());
+        let answer = match request {
+            Request::List => Response::List(self.names.lock().expect("lock").clone()),
+            Request::Status { mirror: Some(m) } if m.starts_with("md") => {
+                let mut r = report(&m);
+                if let Some(at) = *self.broke.lock().expect("lock") {
+                    r.status.phase = Phase::Abnormal;
+                    r.status.sides[0].break_time = Some(at);
+                }
+                Response::Status(vec![r])
+            }
+            Request::Activate { .. } => Response::Refused(Refused {
+                code: MdCode::NotLatest,
+                message: "why".to_owned(),
+                next: "clpmdctrl --recovery md1".to_owned(),
+            }),
+            Request::Status { .. } => {
+                Response::Refused(Refused::plain(MdCode::NoMirror, "no such mirror"))
+            }
+            other => Response::Done(format!("done: {other:?}")),
+        };
+        Box::pin(async move { answer })
+    }
+}
+
+fn report(name: &str) -> MirrorReport {
+    let side = || SideStatus {
+        color: Color::Green,
+        active: Some(false),
+        last_update: None,
+        break_time: None,
+        disk_error: Some(false),
+        marked_regions: Some(0),
+        difference_percent: None,
+        generation: None,
+    };
+    MirrorReport {
+        name: name.to_owned(),
+        device: "/dev/NMP1".to_owned(),
+        mount_point: None,
+        mounted: None,
+        servers: ["server1".to_owned(), "server2".to_owned()],
+        status: MirrorStatus {
+            phase: Phase::Normal,
+            sides: [side(), side()],
+            local: 0,
+            total_difference_percent: 0,
+            recovery: None,
+            link: LinkStatus::Session,
+            session: 1,
+            verdict: None,
+            size: 1 << 30,
+            both_active: false,
+            needs_force: false,
+        },
+        peer_by_agent: false,
+    }
+}
+
+fn with_agent(lab: &Lab) -> (Arc<Fake>, tokio::runtime::Runtime) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("runtime");
+    let fake = Arc::new(Fake {
+        asked: Mutex::default(),
+        names: Mutex::new(vec!["md1".to_owned(), "md2".to_owned()]),
+        broke: Mutex::default(),
+    });
+    let socket = lab.dir.path().join("run/ctl.sock");
+    let server = runtime.block_on(async { CtlServer::bind(&socket) }).expect("bind");
+    runtime.spawn(server.run(fake.clone()));
+    (fake, runtime)
+}
+
+#[test]
+fn states_are_shown_and_the_code_is_0() {
+    let lab = lab();
+    let _agent = with_agent(&lab);
+    let one = lab.run("clpmdstat --mirror md1");
+    assert_eq!(code(&one), 0, "{}", err(&one));
+    assert!(
+        out(&one)
+            .starts_with("Mirror Status: Normal\n\nmd1             server1         server2\n-")
+    );
+    assert_eq!(out(&lab.run("clpmdstat -m md1")), out(&one));
+    let all = out(&lab.run("clpmdstat"));
+    assert!(all.contains("\n\nMirror Status: Normal\n\nmd2  "), "{all}");
+    assert_eq!(out(&lab.run("clpmdstat -l")), "<md1>\n<md2>\n");
+    assert!(out(&lab.run("clpmdstat -a md1")).contains("Active Status   Inactive        Inactive"));
+    let json: MirrorReport =
+        serde_json::from_slice(&lab.run("clpmdstat -m md1 --json").stdout).expect("one object");
+    assert_eq!(json, report("md1"));
+    let all: Vec<MirrorReport> =
+        serde_json::from_slice(&lab.run("clpmdstat --json").stdout).expect("an array");
+    assert_eq!(all.len(), 2);
+}
+
+#[test]
+fn one_broken_mirror_does_not_hide_the_others() {
+    let lab = lab();
+    let (fake, _runtime) = with_agent(&lab);
+    *fake.names.lock().expect("lock") = vec!["broken".to_owned(), "md1".to_owned()];
+    let shown = lab.run("clpmdstat");
+    assert_eq!(code(&shown), 0);
+    assert!(out(&shown).contains("md1  ") && err(&shown).contains("no such mirror"));
+    *fake.names.lock().expect("lock") = vec!["broken".to_owned()];
+    assert_eq!(code(&lab.run("clpmdstat")), 77, "nothing could be shown");
+}
+
+/// Times are local, whichever way the time zone is said.
+#[test]
+fn times_are_local() {
+    let lab = lab();
+    let (fake, _runtime) = with_agent(&lab);
+    *fake.broke.lock().expect("lock") = Some(1_078_389_005);
+    let mut zones = vec![("JST-9", "2004/03/04 17:30:05"), ("UTC", "2004/03/04 08:30:05")];
+    if Path::new("/usr/share/zoneinfo/Asia/Tokyo").exists() {
+        zones.push(("Asia/Tokyo", "2004/03/04 17:30:05"));
+    }
+    for (zone, want) in zones {
+        let shown = Command::new(bin("clpmdstat"))
+            .args(["-m", "md1", "--config"])
+            .arg(&lab.config)
+            .env("TZ", zone)
+            .output()
+            .expect("runs");
+        let text = out(&shown);
+        assert!(text.contains(&format!("\nBreak Time          {want}  --\n")), "{zone}: {text}");
+    }
+}
+
+#[test]
+fn errors_have_their_codes() {
+    let lab = lab();
+    let none = lab.run("clpmdstat --mirror md1");
+    assert_eq!(code(&none), 1);
+    assert!(err(&none).contains("Need to start mirror agent at first."), "{}", err(&none));
+    let _agent = with_agent(&lab);
+    assert_eq!(code(&lab.run("clpmdstat --mirror other")), 77);
+    assert_eq!(code(&lab.run("clpmdstat --mirror")), 2);
+    assert_eq!(code(&lab.run("clpmdctrl --active --deactive md1")), 2);
+    assert_eq!(code(&lab.run("clpmdctrl --force md1")), 2);
+    let refused = lab.run("clpmdctrl --active md1");
+    assert_eq!(code(&refused), 81);
+    assert_eq!(err(&refused), "clpmdctrl: why\nNext: clpmdctrl --recovery md1\n");
+    fs::write(&lab.config, "[agent]\nport = 0\n").expect("configuration");
+    let broken = lab.run("clpmdstat");
+    assert_eq!(code(&broken), 4);
+    assert!(err(&broken).contains("Getting of config was failed."), "{}", err(&broken));
+}
+
+#[test]
+fn force_without_a_terminal_needs_yes() {
+    let lab = lab();
+    let (fake, _runtime) = with_agent(&lab);
+    let asked = lab.run("clpmdctrl --force server1 md1");
+    assert_eq!(code(&asked), 2);
+    assert!(err(&asked).contains("depends on the servers' clocks"), "{}", err(&asked));
+    assert!(err(&asked).contains("Next: clpmdctrl --force server1 md1 --yes"));
+    assert!(fake.asked.lock().expect("lock").is_empty(), "nothing was asked of the agent");
+    assert_eq!(code(&lab.run("clpmdctrl --force server1 md1 --yes")), 0);
+    let want = Request::Force { server: "server1".to_owned(), mirror: "md1".to_owned() };
+    assert_eq!(*fake.asked.lock().expect("lock"), [want]);
+}
+
+#[test]
+fn a_closed_output_is_no_error() {
+    let lab = lab();
+    let _agent = with_agent(&lab);
+    let (reader, writer) = nix::unistd::pipe().expect("pipe");
+    drop(reader);
+    let status = Command::new(bin("clpmdstat"))
+        .arg("--config")
+        .arg(&lab.config)
+        .stdout(writer)
+        .status()
+        .expect("runs");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn help_teaches_and_names_the_codes() {
+    for program in ["clpmdstat", "clpmdctrl", "clpmdinit", "clpmdchng", "clpmdchnng"] {
+        let help = Command::new(bin(program)).arg("--help").output().expect("runs");
+        assert_eq!(code(&help), 0);
+        let text = out(&help);
+        assert!(text.contains("Example") && text.contains("Exit codes:"), "{program}: {text}");
+        for c in MdCode::ALL {
+            assert!(text.contains(&format!("\n  {} ", c.number())), "{program} lacks {c}");
+        }
+    }
+}
+
+#[test]
+fn clpmdinit_blanks_its_own_cluster_partition_only() {
+    let lab = lab();
+    let done = lab.run("clpmdinit --create force md1 --server server2");
+    assert_eq!(code(&done), 0, "{}", err(&done));
+    assert!(lab.blank("md1-server2-cp"));
+    for other in ["md1-server2-data", "md1-server1-cp", "md2-server2-cp"] {
+        assert!(!lab.blank(other), "{other}");
+    }
+    assert!(out(&done).contains("Next: "));
+    assert_eq!(code(&lab.run("clpmdinit --create force md9 --server server2")), 77);
+    assert_eq!(code(&lab.run("clpmdinit md1 --server server2")), 2);
+    assert_eq!(code(&lab.run("clpmdinit --create gently md1 --server server2")), 2);
+    assert_eq!(code(&lab.run("clpmdinit --create force md1")), 4, "which server is this?");
+    fs::remove_file(lab.dir.path().join("md1-server2-cp")).expect("remove");
+    assert_eq!(code(&lab.run("clpmdinit --create force md1 --server server2")), 82);
+}
+
+/// A cluster partition that is somebody's data under another name is not touched.
+#[test]
+fn data_under_another_name_is_not_overwritten() {
+    let lab = lab();
+    let cp = lab.dir.path().join("md1-server1-cp");
+    fs::remove_file(&cp).expect("remove");
+    std::os::unix::fs::symlink(lab.dir.path().join("md2-server1-data"), &cp).expect("link");
+    let line = format!("clpmdchng --execute {} --server server1", cp.display());
+    for line in ["clpmdinit --create force md1 --server server1", line.as_str()] {
+        let refused = lab.run(line);
+        assert_eq!(code(&refused), 4);
+        assert!(err(&refused).contains("the same partition as"), "{}", err(&refused));
+    }
+    assert!(!lab.blank("md2-server1-data"));
+}
+
+/// Without a terminal, only what changes is written, and nothing of a terminal's codes.
+#[test]
+fn watching_shows_what_changes() {
+    let lab = lab();
+    let (fake, _runtime) = with_agent(&lab);
+    let mut child = Command::new(bin("clpmdstat"))
+        .args(["-m", "md1", "--watch", "--config"])
+        .arg(&lab.config)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("output")).lines();
+    let mut next = |word: &str| {
+        let seen: Vec<_> =
+            lines.by_ref().map(|l| l.expect("a line")).take_while(|l| !l.contains(word)).collect();
+        assert!(seen.iter().all(|l| !l.contains('\x1b')), "{seen:?}");
+        seen.iter().filter(|l| l.contains("Mirror Status")).count()
+    };
+    assert_eq!(next("Mirror Status: Normal"), 0);
+    *fake.broke.lock().expect("lock") = Some(1);
+    assert_eq!(next("Mirror Status: Abnormal"), 0, "the same state is not repeated");
+    child.kill().expect("ended");
+    child.wait().expect("gone");
+}
+
+#[test]
+fn clpmdchng_blanks_what_lies_on_the_disk() {
+    let lab = lab();
+    let disk = lab.dir.path().join("md2-server1-cp");
+    for program in ["clpmdchng", "clpmdchnng"] {
+        fs::write(&disk, vec![0x5a; BLANK]).expect("partition");
+        let done = lab.run(&format!("{program} --execute {} --server server1", disk.display()));
+        assert_eq!(code(&done), 0, "{}", err(&done));
+        assert!(lab.blank("md2-server1-cp") && !lab.blank("md1-server1-cp"));
+        assert!(out(&done).contains("clpmdctrl --recovery md2"), "{}", out(&done));
+    }
+    let none = lab.run("clpmdchng --execute /dev/null --server server1");
+    assert_eq!(code(&none), 77, "{}", err(&none));
+    assert_eq!(code(&lab.run("clpmdchng --execute /nonexistent --server server1")), 2);
+}
+
+#[test]
+fn they_and_the_agent_exclude_each_other() {
+    let lab = lab();
+    let run = lab.dir.path().join("run");
+    for role in [Role::Agent, Role::Init, Role::Chng] {
+        let held = Lock::take(&run, role).expect("free");
+        let init = lab.run("clpmdinit --create force md1 --server server1");
+        assert_eq!(code(&init), 89);
+        assert!(err(&init).contains(&role.to_string()), "{}", err(&init));
+        let disk = lab.dir.path().join("md1-server1-cp");
+        let chng = lab.run(&format!("clpmdchng --execute {} --server server1", disk.display()));
+        assert_eq!(code(&chng), 89);
+        drop(held);
+    }
+    assert!(!lab.blank("md1-server1-cp"));
+}
