@@ -1,1 +1,3 @@
-//! See the workspace.
+//! The mirror agent: everything around the mirrors of one server.
+
+pub mod host;
