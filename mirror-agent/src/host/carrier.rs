@@ -35,13 +35,14 @@ pub enum CarrierKind {
 pub struct CarrierConfig {
     /// What carries the requests. Default: [`CarrierKind::NbdFuse`].
     pub kind: CarrierKind,
-    /// Name of the mirror, such as `md1`: letters, digits, `-` and `_`.
+    /// Name of the mirror, such as `md1`: letters, digits, `-`, `_` and
+    /// `.`, the last not in front.
     pub mirror: String,
     /// Number n of the device `NMP<n>`, from 1.
     pub number: u32,
     /// Folder of the device name. Default: `/dev`.
     pub device_dir: PathBuf,
-    /// Folder of the state file and of the carrier's mounts. Default: `/run/clusterpro_md`.
+    /// Folder of the state file and of the carrier's mounts. Default: `/run/clpmd`.
     pub run_dir: PathBuf,
     /// Logical block size of the mirror in bytes: 512 or 4096. Default: 512.
     pub block_size: u32,
@@ -62,7 +63,7 @@ impl CarrierConfig {
             mirror: mirror.into(),
             number,
             device_dir: "/dev".into(),
-            run_dir: "/run/clusterpro_md".into(),
+            run_dir: "/run/clpmd".into(),
             block_size: 512,
             ready_limit: Duration::from_secs(10),
             command_limit: Duration::from_secs(30),
@@ -77,8 +78,9 @@ impl CarrierConfig {
     }
 
     fn check(&self) -> Result<(), HostError> {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if self.mirror.is_empty() || !self.mirror.chars().all(is_plain) {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let name = &self.mirror;
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(is_plain) {
             return Err(HostError::Invalid(format!("mirror name {:?}", self.mirror)));
         }
         if !matches!(self.block_size, 512 | 4096) {
@@ -167,10 +169,10 @@ mod tests {
 
     #[test]
     fn a_mirror_name_cannot_lead_out_of_the_folder() {
-        for name in ["", "../x", "a/b", "a b", "md1\n"] {
+        for name in ["", "..", "../x", ".md1", "a/b", "a b", "md1\n"] {
             assert!(CarrierConfig::new(name, 1).check().is_err(), "{name:?}");
         }
-        assert!(CarrierConfig::new("md_1-a", 1).check().is_ok());
+        assert!(CarrierConfig::new("md_1-a.b", 1).check().is_ok());
     }
 
     #[test]

@@ -26,23 +26,36 @@ pub(crate) fn isolated<F: Future<Output = ()>>(test: &str, body: impl FnOnce(Pat
         return;
     }
     let folder = tempfile::Builder::new().prefix("mirror-host-").tempdir().expect("folder");
-    let status = Command::new("timeout")
+    let output = Command::new("timeout")
         .args(["-k", "5", "120", "unshare", "-m", "--propagation", "private", "--"])
         .arg(env::current_exe().expect("own path"))
         .args(["--exact", test, "--nocapture"])
         .env(FOLDER, folder.path())
         .stdin(Stdio::null())
-        .status()
+        .output()
         .expect("unshare runs");
-    let left: Vec<_> = LoopDevice::all()
-        .into_iter()
-        .filter(|l| l.backing_file().is_some_and(|f| f.starts_with(folder.path())))
-        .collect();
+    let left = loops_left(folder.path());
     for device in &left {
         let _ = Command::new("losetup").arg("-d").arg(device.path()).status();
     }
-    assert!(status.success(), "{test} failed in its namespace: {status}");
+    let said = [&output.stdout[..], &output.stderr[..]].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success(), "{test} failed in its namespace: {}\n{said}", output.status);
     assert!(left.is_empty(), "{test} left {left:?}");
+}
+
+/// The loop devices on files of `folder` that do not go within five seconds. Another process that
+/// just looks at a loop device, as `losetup -f` does, delays its end.
+fn loops_left(folder: &Path) -> Vec<LoopDevice> {
+    let is_here = |l: &LoopDevice| l.backing_file().is_some_and(|f| f.starts_with(folder));
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        let left: Vec<_> = LoopDevice::all().into_iter().filter(is_here).collect();
+        if left.is_empty() || Instant::now() >= end {
+            return left;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Waits until `holds`, at most ten seconds.

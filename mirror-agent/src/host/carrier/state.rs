@@ -81,7 +81,7 @@ impl State {
     /// Writes the state file; a reader sees the old or the new one.
     pub(super) fn save(&self, path: &Path) -> Result<(), HostError> {
         let write = || {
-            let new = path.with_extension("new");
+            let new = path.with_extension("carrier-new");
             let mut file = fs::File::create(&new)?;
             file.write_all(&serde_json::to_vec_pretty(self)?)?;
             file.sync_all()?;
