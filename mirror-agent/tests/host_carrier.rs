@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use support::{Disk, eventually, isolated, run, serve, stand_in};
+use support::{Disk, Running, eventually, isolated, run, serve, stand_in};
 
 fn config(folder: &Path) -> CarrierConfig {
     CarrierConfig {
@@ -77,6 +77,24 @@ fn from_socket_to_file_system_and_back() {
         carrier.close().await.expect("closes");
         assert_nothing_left(&folder);
         carrier.close().await.expect("a second close has nothing to do");
+    });
+}
+
+#[test]
+fn a_device_that_is_open_keeps_its_name() {
+    isolated("a_device_that_is_open_keeps_its_name", |folder| async move {
+        let (_server, socket) = serve(&folder, 512).await;
+        let mut carrier = open(&folder, &socket).await.expect("opens");
+        let device = fs::File::open(folder.join("NMP1")).expect("opens");
+        let mut user =
+            Running(Command::new("sleep").arg("600").stdin(device).spawn().expect("starts"));
+        let error = carrier.close().await.expect_err("is in use");
+        assert_eq!(error.md_code(), 89);
+        assert!(error.to_string().contains(&format!("{} (sleep)", user.pid())), "{error}");
+        fs::File::open(folder.join("NMP1")).expect("still works");
+        user.kill();
+        carrier.close().await.expect("closes");
+        assert_nothing_left(&folder);
     });
 }
 

@@ -16,7 +16,8 @@ pub struct Holder {
     pub pid: i32,
     /// Its name.
     pub name: String,
-    /// What it uses: `working folder`, `root folder`, `program`, `open file` or `mapped file`.
+    /// What it uses: `working folder`, `root folder`, `program`, `open file`, `mapped file` or
+    /// `device`.
     pub uses: &'static str,
 }
 
@@ -45,8 +46,7 @@ pub fn of(dev: DevNo) -> Vec<Holder> {
 fn holder(pid: i32, dev: DevNo, points: &[PathBuf]) -> Option<Holder> {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     let uses = use_of(&proc, dev, points)?;
-    let name = fs::read_to_string(proc.join("comm")).unwrap_or_default().trim().to_owned();
-    Some(Holder { pid, name, uses })
+    Some(Holder { pid, name: name_of(pid), uses })
 }
 
 fn use_of(proc: &Path, dev: DevNo, points: &[PathBuf]) -> Option<&'static str> {
@@ -62,6 +62,23 @@ fn use_of(proc: &Path, dev: DevNo, points: &[PathBuf]) -> Option<&'static str> {
     }
     maps_device(&fs::read_to_string(proc.join("maps")).unwrap_or_default(), dev)
         .then_some("mapped file")
+}
+
+/// The processes that have the block device `path` itself open, this one excluded. Links are
+/// compared, not followed.
+#[must_use]
+pub fn of_device(path: &Path) -> Vec<Holder> {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let has_it = |pid: &i32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        files.into_iter().any(|f| fs::read_link(f.path()).is_ok_and(|target| target == path))
+    };
+    let others = processes().into_iter().filter(|pid| *pid != own).filter(has_it);
+    others.map(|pid| Holder { pid, name: name_of(pid), uses: "device" }).collect()
+}
+
+fn name_of(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
 /// Whether a link of `/proc` leads onto the device. The path is looked at first, because asking

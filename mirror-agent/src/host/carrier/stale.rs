@@ -93,7 +93,8 @@ fn mounts_of(device: LoopDevice, link: &Path) -> Result<Vec<Mount>, HostError> {
     Ok(mounts::of_device(&mounts, dev, names).into_iter().cloned().collect())
 }
 
-/// Who still uses a loop device, if anybody; detaching it would then not take it down.
+/// Who still uses a loop device, if anybody: detaching it would not take it down, but leave it
+/// without a name until its last user goes.
 pub(super) fn use_of(device: LoopDevice) -> Option<String> {
     let dev = device.dev()?;
     let path = device.path();
@@ -105,7 +106,15 @@ pub(super) fn use_of(device: LoopDevice) -> Option<String> {
             mount.point.display()
         ));
     }
-    None
+    let users = holders::of_device(&path);
+    let first = users.first()?;
+    Some(format!(
+        "losetup -d {}: open in {} process(es), {} ({}) among them",
+        path.display(),
+        users.len(),
+        first.pid,
+        first.name
+    ))
 }
 
 /// Detaches a loop device and waits until the kernel has let its file go.
