@@ -170,6 +170,9 @@ fn the_check_runs_at_each_nth_activation() {
         fs.make(&disk.path()).await.expect("mkfs");
         let mut checks = Vec::new();
         for _ in 0..6 {
+            let mut started = false;
+            let result = fs.check_if_due(&disk.path(), || started = true).await.expect("checks");
+            assert_eq!(result.is_some(), started, "a check is announced");
             fs.mount(&disk.path()).await.expect("mount");
             fs.umount(&disk.path()).await.expect("umount");
             checks.push(fs::read_to_string(&log).map_or(0, |text| text.lines().count()));
@@ -221,17 +224,35 @@ fn a_file_system_that_cannot_be_mounted_is_repaired_first() {
 }
 
 #[test]
-fn a_check_that_leaves_errors_stops_the_activation() {
-    isolated("a_check_that_leaves_errors_stops_the_activation", |folder| async move {
+fn a_check_that_leaves_errors_is_an_error() {
+    isolated("a_check_that_leaves_errors_is_an_error", |folder| async move {
         let disk = Disk::new(&folder, "disk.img", 64);
         let runner = Runner::with_path(fake(&folder, "e2fsck", "exit 4"));
         let always = FsConfig { fsck_timing: FsckTiming::Always, ..config(&folder) };
         with(always.clone()).make(&disk.path()).await.expect("mkfs");
         let fs = FileSystem::new(always, runner);
-        let error = fs.mount(&disk.path()).await.expect_err("errors are left");
+        let error = fs.check_if_due(&disk.path(), || ()).await.expect_err("errors are left");
         assert!(matches!(error, HostError::Fsck { code: 4, .. }), "{error}");
         assert_eq!(error.md_code(), 89);
-        assert!(!fs.is_mounted(&disk.path()).expect("looks"));
+    });
+}
+
+#[test]
+fn a_device_is_unmounted_from_wherever_it_is() {
+    isolated("a_device_is_unmounted_from_wherever_it_is", |folder| async move {
+        let disk = Disk::new(&folder, "disk.img", 64);
+        let raw = with(FsConfig { kind: FsKind::None, ..config(&folder) });
+        assert!(raw.umount_everywhere(&disk.path()).await.expect("nothing").is_empty());
+        with(config(&folder)).make(&disk.path()).await.expect("mkfs");
+        let points = [folder.join("one"), folder.join("two")];
+        for point in &points {
+            fs::create_dir(point).expect("folder");
+            run("mount", &[&disk.path().to_string_lossy(), &point.to_string_lossy()]);
+        }
+        let mut user = stand_in(&points[0]);
+        let gone = raw.umount_everywhere(&disk.path()).await.expect("both");
+        assert_eq!(gone, [points[1].clone(), points[0].clone()], "the last one first");
+        assert!(user.has_ended());
     });
 }
 
@@ -257,7 +278,7 @@ fn commands_that_hang_are_given_up() {
 
         let slow_check = Runner::with_path(fake(&folder, "e2fsck", "sleep 600"));
         let always = FsConfig { fsck_timing: FsckTiming::Always, ..quick.clone() };
-        let error = FileSystem::new(always, slow_check).mount(&device).await;
+        let error = FileSystem::new(always, slow_check).check_if_due(&device, || ()).await;
         assert_eq!(error.expect_err("hangs").md_code(), 83);
 
         fs::remove_file(folder.join("bin/mount")).expect("is removed");

@@ -197,11 +197,16 @@ impl FileSystem {
         }
     }
 
-    /// Checks the file system if it is due at this activation. `None` = it was not.
+    /// Counts an activation and checks the file system if it is due at this one; `started` is
+    /// called before the check. `None` = it was not due. To be called once for each activation.
     ///
     /// # Errors
     /// [`HostError::Fsck`] if errors are left; 83 and 89 for the command.
-    pub async fn check_if_due(&self, device: &Path) -> Result<Option<FsckResult>, HostError> {
+    pub async fn check_if_due(
+        &self,
+        device: &Path,
+        started: impl FnOnce(),
+    ) -> Result<Option<FsckResult>, HostError> {
         if !self.config.kind.is_ext() {
             return Ok(None); // xfs is checked on a failed mount only
         }
@@ -210,6 +215,7 @@ impl FileSystem {
         if !due {
             return Ok(None);
         }
+        started();
         self.check(device).await.map(Some)
     }
 
@@ -227,8 +233,8 @@ impl FileSystem {
         fsck::e2fsck(&self.runner, device, &c.fsck_options, c.fsck_timeout).await
     }
 
-    /// Mounts `device`, after a check if one is due. If that fails, the file system is checked
-    /// (as configured) and mounted again. Does nothing for [`FsKind::None`].
+    /// Mounts `device`. If that fails, the file system is checked (as configured) and mounted
+    /// again. Does nothing for [`FsKind::None`].
     ///
     /// # Errors
     /// 80 if something is mounted there, 87 if the mount point cannot be made, 83 and 89 for the
@@ -238,7 +244,6 @@ impl FileSystem {
             return Ok(());
         }
         let point = self.prepare_mount_point()?;
-        self.check_if_due(device).await?;
         match self.mount_with_retries(device, &point).await {
             Err(HostError::Command(why)) if self.checks_on_failure() => {
                 tracing::warn!(device = %device.display(), %why, "checking before another mount");
@@ -326,12 +331,29 @@ impl FileSystem {
         if self.config.kind == FsKind::None {
             return Ok(());
         }
-        let point = self.real_point();
-        let mount = mounted_at(&point)?.filter(|m| is_of(m, device));
+        let mount = mounted_at(&self.real_point())?.filter(|m| is_of(m, device));
         let mount = mount.ok_or_else(|| HostError::NotMounted(self.config.mount_point.clone()))?;
-        match self.umount_with_retries(&point).await {
+        self.umount_mount(&mount).await
+    }
+
+    /// Unmounts `device` from wherever it is mounted, by hand too and whatever the configured
+    /// type, in the way of [`Self::umount`]. Returns the places; none is no error.
+    ///
+    /// # Errors
+    /// [`HostError::Busy`] if one stays busy, 83 if `umount` hangs.
+    pub async fn umount_everywhere(&self, device: &Path) -> Result<Vec<PathBuf>, HostError> {
+        let mounts = mounts::current().map_err(HostError::system("mount table"))?;
+        let ours: Vec<_> = mounts.into_iter().rev().filter(|m| is_of(m, device)).collect();
+        for mount in &ours {
+            self.umount_mount(mount).await?;
+        }
+        Ok(ours.into_iter().map(|m| m.point).collect())
+    }
+
+    async fn umount_mount(&self, mount: &Mount) -> Result<(), HostError> {
+        match self.umount_with_retries(&mount.point).await {
             Err(error @ (HostError::Command(_) | HostError::Timeout { .. })) => {
-                self.umount_busy(&point, mount.dev, error).await
+                self.umount_busy(&mount.point, mount.dev, error).await
             }
             result => result,
         }
