@@ -224,11 +224,20 @@ fn what_is_not_provably_ours_stays() {
         fs::create_dir(&point).expect("folder");
         run("mkfs.ext4", &["-q", &other.path().to_string_lossy()]);
         run("mount", &[&other.path().to_string_lossy(), &point.to_string_lossy()]);
+        // Somebody mounts over our mount point: taking that one away would be a mistake.
+        let covered = folder.join("mnt");
+        run("mount", &["-t", "tmpfs", "above", &covered.to_string_lossy()]);
+        fs::write(covered.join("theirs"), b"").expect("write");
         std::mem::forget(carrier);
         server.kill();
 
-        let cleared = clear_stale(&config(&folder), &Runner::default()).await.expect("clears");
-        assert_eq!(cleared.loops, [own.path()]);
+        let quick = CarrierConfig { ready_limit: Duration::from_secs(1), ..config(&folder) };
+        let cleared = clear_stale(&quick, &Runner::default()).await.expect("clears");
+        assert!(cleared.file_systems.is_empty() && cleared.loops.is_empty(), "{cleared:?}");
+        assert!(covered.join("theirs").exists(), "the mount above stays");
+        run("umount", &[&covered.to_string_lossy()]);
+        run("umount", &[&covered.to_string_lossy()]);
+        eventually("the dead loop device goes", || own.backing_file().is_none()).await;
         for disk in [&twin, &other] {
             assert_eq!(disk.0.backing_file().as_ref(), Some(&disk.1), "is still attached");
         }

@@ -249,6 +249,12 @@ fn a_device_is_unmounted_from_wherever_it_is() {
             fs::create_dir(point).expect("folder");
             run("mount", &[&disk.path().to_string_lossy(), &point.to_string_lossy()]);
         }
+        let above = points[1].to_string_lossy();
+        run("mount", &["-t", "tmpfs", "above", &above]);
+        let error = raw.umount_everywhere(&disk.path()).await.expect_err("one is covered");
+        assert!(error.to_string().contains("covered"), "{error}");
+        run("umount", &[&above]); // would fail if it had been taken away
+
         let mut user = stand_in(&points[0]);
         let gone = raw.umount_everywhere(&disk.path()).await.expect("both");
         assert_eq!(gone, [points[1].clone(), points[0].clone()], "the last one first");

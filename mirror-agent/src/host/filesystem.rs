@@ -351,47 +351,52 @@ impl FileSystem {
     }
 
     async fn umount_mount(&self, mount: &Mount) -> Result<(), HostError> {
-        match self.umount_with_retries(&mount.point).await {
+        match self.umount_with_retries(mount).await {
             Err(error @ (HostError::Command(_) | HostError::Timeout { .. })) => {
-                self.umount_busy(&mount.point, mount.dev, error).await
+                self.umount_busy(mount, error).await
             }
             result => result,
         }
     }
 
-    async fn umount_with_retries(&self, point: &Path) -> Result<(), HostError> {
-        let mut result = self.umount_once(point).await;
+    async fn umount_with_retries(&self, mount: &Mount) -> Result<(), HostError> {
+        let mut result = self.umount_once(mount).await;
         for _ in 0..self.config.umount_retries {
             if result.is_ok() {
                 break;
             }
             sleep(self.config.umount_interval).await;
-            result = self.umount_once(point).await;
+            result = self.umount_once(mount).await;
         }
         result
     }
 
-    async fn umount_once(&self, point: &Path) -> Result<(), HostError> {
-        if mounted_at(point)?.is_none() {
-            return Ok(()); // the one before came through after all
+    async fn umount_once(&self, mount: &Mount) -> Result<(), HostError> {
+        let mounts = mounts::current().map_err(HostError::system("mount table"))?;
+        if !mounts.iter().any(|m| m.id == mount.id && m.point == mount.point) {
+            return Ok(()); // the attempt before came through after all
+        }
+        if !mounts::is_uppermost(&mounts, mount) {
+            let detail = "covered by another mount".to_owned();
+            return Err(busy(mount, detail)); // umount takes the uppermost one, which is not ours
         }
         let command = self.runner.command("umount", self.config.umount_timeout);
-        command.arg(point).run_ok().await?;
+        command.arg(&mount.point).run_ok().await?;
         Ok(())
     }
 
-    async fn umount_busy(&self, point: &Path, dev: DevNo, why: HostError) -> Result<(), HostError> {
+    async fn umount_busy(&self, mount: &Mount, why: HostError) -> Result<(), HostError> {
         if self.config.umount_action == UmountAction::Kill {
-            let ended = holders::end(dev, KILL_GRACE).await;
-            tracing::warn!(point = %point.display(), count = ended.len(), "ended what used it");
-            self.umount_below(point).await;
-            return match self.umount_once(point).await {
-                Err(HostError::Command(detail)) => Err(busy(point, dev, detail)),
+            let ended = holders::end(mount.dev, KILL_GRACE).await;
+            tracing::warn!(point = %mount.point.display(), count = ended.len(), "ended what used it");
+            self.umount_below(&mount.point).await;
+            return match self.umount_once(mount).await {
+                Err(HostError::Command(detail)) => Err(busy(mount, detail)),
                 result => result,
             };
         }
         match why {
-            HostError::Command(detail) => Err(busy(point, dev, detail)),
+            HostError::Command(detail) => Err(busy(mount, detail)),
             other => Err(other),
         }
     }
@@ -400,15 +405,16 @@ impl FileSystem {
     async fn umount_below(&self, point: &Path) {
         let mounts = mounts::current().unwrap_or_default();
         for inner in mounts::below(&mounts, point).into_iter().rev() {
-            if let Err(error) = self.umount_once(&inner.point).await {
+            if let Err(error) = self.umount_once(inner).await {
                 tracing::warn!(point = %inner.point.display(), %error, "cannot be unmounted");
             }
         }
     }
 }
 
-fn busy(point: &Path, dev: DevNo, detail: String) -> HostError {
-    HostError::Busy { mount_point: point.to_owned(), detail, holders: holders::of(dev) }
+fn busy(mount: &Mount, detail: String) -> HostError {
+    let holders = holders::of(mount.dev);
+    HostError::Busy { mount_point: mount.point.clone(), detail, holders }
 }
 
 fn mounted_at(point: &Path) -> Result<Option<Mount>, HostError> {

@@ -100,6 +100,12 @@ pub fn at<'a>(mounts: &'a [Mount], point: &Path) -> Option<&'a Mount> {
     mounts.iter().rfind(|m| m.point == point)
 }
 
+/// Whether no other mount covers this one, so that `umount` of its path takes this one.
+#[must_use]
+pub fn is_uppermost(mounts: &[Mount], mount: &Mount) -> bool {
+    at(mounts, &mount.point).is_some_and(|top| top.id == mount.id)
+}
+
 /// Mounts of a device, uppermost last. `names` are the paths under which it may have been
 /// mounted: a file system such as btrfs shows a number of its own.
 #[must_use]

@@ -61,6 +61,12 @@ async fn clear_devices(
 ) -> Result<(), HostError> {
     for device in our_loops(state, &state.file()) {
         for mount in mounts_of(device, &state.link)?.iter().rev() {
+            let mounts = mounts::current().map_err(HostError::system("mount table"))?;
+            if !mounts::is_uppermost(&mounts, mount) {
+                // umount would take the mount above it, which is not ours.
+                tracing::warn!(point = %mount.point.display(), "a dead file system is covered by another mount");
+                continue;
+            }
             unmount_or_lazily(config, runner, &mount.point).await?;
             cleared.file_systems.push(mount.point.clone());
         }
