@@ -10,6 +10,19 @@ need_root() {
     [ "$(id -u)" = 0 ] || die "must be run as root (namespaces, mounts and loop devices need it)"
 }
 
+# The exit code of a test that this machine gives no ground to run on.
+LEFT_OUT=77
+
+# What servers made of namespaces need. A test that finds it missing is left out, not failed.
+need_namespaces() {
+    local missing=
+    [ "$(id -u)" = 0 ] || missing=root
+    [ -e /dev/fuse ] || missing=/dev/fuse
+    [ -e /dev/loop-control ] || missing=/dev/loop-control
+    unshare --net --mount --pid --uts --fork true 2>/dev/null || missing=namespaces
+    [ -z "$missing" ] || { say "$(basename "$0"): left out, there is no $missing here"; exit "$LEFT_OUT"; }
+}
+
 # Clean-up, in the reverse order of registration, on any exit.
 CLEANUPS=()
 on_exit() { CLEANUPS+=("$1"); }

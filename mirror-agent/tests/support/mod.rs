@@ -21,8 +21,8 @@ pub(crate) fn isolated<F: Future<Output = ()>>(test: &str, body: impl FnOnce(Pat
         runtime.expect("runtime").block_on(body(folder.into()));
         return;
     }
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("{test}: left out, it needs root");
+    if let Some(missing) = missing() {
+        eprintln!("{test}: left out, there is no {missing} here");
         return;
     }
     let folder = tempfile::Builder::new().prefix("mirror-host-").tempdir().expect("folder");
@@ -42,6 +42,21 @@ pub(crate) fn isolated<F: Future<Output = ()>>(test: &str, body: impl FnOnce(Pat
     let said = String::from_utf8_lossy(&said);
     assert!(output.status.success(), "{test} failed in its namespace: {}\n{said}", output.status);
     assert!(left.is_empty(), "{test} left {left:?}");
+}
+
+/// What these tests need and this machine does not give.
+fn missing() -> Option<&'static str> {
+    let unshare = || Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status();
+    if !nix::unistd::geteuid().is_root() {
+        return Some("root");
+    }
+    if !Path::new("/dev/fuse").exists() {
+        return Some("/dev/fuse");
+    }
+    if !Path::new("/dev/loop-control").exists() {
+        return Some("/dev/loop-control");
+    }
+    (!unshare().is_ok_and(|s| s.success())).then_some("mount namespace")
 }
 
 /// The loop devices on files of `folder` that do not go within five seconds. Another process that
