@@ -6,6 +6,7 @@ pub mod agent;
 pub mod config;
 pub mod ctl;
 pub mod driver;
+pub mod host;
 pub mod lock;
 pub mod messages;
 pub mod peer;

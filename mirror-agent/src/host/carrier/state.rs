@@ -1,0 +1,177 @@
+//! The state file: what the carrier of one mirror has made, or was about to make.
+
+use crate::host::error::HostError;
+use crate::host::loops::LoopDevice;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Version of the file's format.
+const VERSION: u32 = 1;
+
+/// Largest state file that is read, in bytes.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// What the carrier has made.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct State {
+    version: u32,
+    /// Boot in which it was made; of another boot only the link and the folder can be left.
+    pub(super) boot_id: String,
+    /// Folder of the FUSE mount; its name is random, so a loop device on a file in it is ours.
+    pub(super) folder: PathBuf,
+    /// The process that serves the FUSE mount.
+    pub(super) server: Option<Process>,
+    /// The loop device.
+    pub(super) device: Option<Device>,
+    /// The device name.
+    pub(super) link: PathBuf,
+}
+
+/// A process, told apart from a later one with the same number by its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    /// Clock ticks between boot and its start.
+    start: u64,
+}
+
+/// A loop device, told apart from a later use of the same number by its sequence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Device {
+    pub(super) number: u32,
+    sequence: Option<u64>,
+}
+
+impl State {
+    pub(super) fn new(folder: PathBuf, link: PathBuf) -> Result<Self, HostError> {
+        let boot_id = boot_id().map_err(HostError::system("boot id"))?;
+        Ok(Self { version: VERSION, boot_id, folder, server: None, device: None, link })
+    }
+
+    /// The file at the carrier's end of the FUSE mount.
+    pub(super) fn file(&self) -> PathBuf {
+        self.folder.join("nbd")
+    }
+
+    pub(super) fn of_this_boot(&self) -> bool {
+        boot_id().is_ok_and(|id| id == self.boot_id)
+    }
+
+    /// Reads the state file; `None` if there is none.
+    ///
+    /// # Errors
+    /// When there is one that cannot be understood: it is never taken for "nothing left".
+    pub(super) fn load(path: &Path) -> Result<Option<Self>, HostError> {
+        let what = format!("state file {}", path.display());
+        match read_bounded(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(HostError::system(what)(e)),
+            Ok(bytes) => match serde_json::from_slice::<Self>(&bytes) {
+                Ok(state) if state.version == VERSION => Ok(Some(state)),
+                Ok(state) => {
+                    Err(HostError::system(what)(invalid(&format!("version {}", state.version))))
+                }
+                Err(e) => Err(HostError::system(what)(invalid(&e.to_string()))),
+            },
+        }
+    }
+
+    /// Writes the state file; a reader sees the old or the new one.
+    pub(super) fn save(&self, path: &Path) -> Result<(), HostError> {
+        let write = || {
+            let new = path.with_extension("carrier-new");
+            let mut file = fs::File::create(&new)?;
+            file.write_all(&serde_json::to_vec_pretty(self)?)?;
+            file.sync_all()?;
+            fs::rename(&new, path)
+        };
+        write().map_err(HostError::system(format!("state file {}", path.display())))
+    }
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+impl Process {
+    /// The running process with this number.
+    pub(super) fn find(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may contain anything, so count from its end.
+        let start = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
+        Some(Self { pid, start })
+    }
+
+    pub(super) fn is_running(self) -> bool {
+        Self::find(self.pid) == Some(self) && !is_zombie(self.pid)
+    }
+}
+
+fn is_zombie(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
+}
+
+impl Device {
+    pub(super) fn of(device: LoopDevice) -> Self {
+        Self { number: device.0, sequence: device.sequence() }
+    }
+
+    /// The device, if it is still the very one that was attached.
+    pub(super) fn same(self) -> Option<LoopDevice> {
+        let device = LoopDevice(self.number);
+        let attached = device.backing_file().is_some();
+        let sequence = device.sequence();
+        (attached && sequence.is_some() && sequence == self.sequence).then_some(device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_comes_back_as_it_was_saved() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("md1.carrier");
+        assert_eq!(State::load(&path).expect("no file is no error"), None);
+        let mut state = State::new("/run/a".into(), "/dev/NMP1".into()).expect("boot id");
+        state.server = Process::find(1);
+        state.device = Some(Device { number: 3, sequence: Some(9) });
+        state.save(&path).expect("is written");
+        assert_eq!(State::load(&path).expect("is read"), Some(state));
+    }
+
+    #[test]
+    fn a_broken_or_foreign_state_file_is_an_error() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("md1.carrier");
+        let mut newer = State::new("/run/a".into(), "/dev/NMP1".into()).expect("boot id");
+        newer.version = VERSION + 1;
+        for bytes in [b"{\"version\":1".to_vec(), serde_json::to_vec(&newer).expect("encodes")] {
+            fs::write(&path, bytes).expect("is written");
+            assert_eq!(State::load(&path).expect_err("is refused").md_code(), 30);
+        }
+    }
+
+    #[test]
+    fn a_process_is_told_from_a_later_one_of_its_number() {
+        let own = i32::try_from(std::process::id()).expect("fits");
+        let process = Process::find(own).expect("is running");
+        assert!(process.is_running());
+        assert!(!Process { start: process.start + 1, ..process }.is_running());
+    }
+}
