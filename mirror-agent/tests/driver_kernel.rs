@@ -15,7 +15,7 @@ use rig::{DATA_SIZE, LIMIT, Rig, Setup, partition};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -78,6 +78,8 @@ struct SlowDisk {
     /// A write has reached it.
     reached: Arc<AtomicBool>,
     release: Arc<AtomicBool>,
+    /// Flushes that it has seen.
+    flushes: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
     file: PathBuf,
 }
@@ -87,15 +89,27 @@ impl SlowDisk {
         let (socket, mount) = (folder.join("socket"), folder.join("mount"));
         std::fs::create_dir(&mount).unwrap();
         let [stop, reached, release] = [(); 3].map(|()| Arc::<AtomicBool>::default());
-        let flags = (stop.clone(), reached.clone(), release.clone());
+        let flushes = Arc::<AtomicUsize>::default();
+        let flags = (stop.clone(), reached.clone(), release.clone(), flushes.clone());
         let path = socket.clone();
-        let thread = std::thread::spawn(move || serve_slowly(&path, &flags.0, &flags.1, &flags.2));
+        let thread = std::thread::spawn(move || {
+            let (stop, reached, release, flushes) = flags;
+            serve_slowly(&path, &stop, |request| {
+                let is_write = matches!(request.op, RequestOp::Write(_));
+                let is_flush = matches!(request.op, RequestOp::Flush);
+                reached.fetch_or(is_write, Ordering::Relaxed);
+                flushes.fetch_add(usize::from(is_flush), Ordering::Relaxed);
+                !is_write || release.load(Ordering::Relaxed)
+            });
+        });
         wait_for("socket", || socket.exists());
         let uri = format!("nbd+unix:///?socket={}", socket.display());
         let fuse = Command::new("nbdfuse").arg(&mount).arg(uri).stderr(Stdio::null()).spawn();
         let file = mount.join("nbd");
         match fuse {
-            Ok(fuse) => Some(Self { fuse, stop, reached, release, thread: Some(thread), file }),
+            Ok(fuse) => {
+                Some(Self { fuse, stop, reached, release, flushes, thread: Some(thread), file })
+            }
             Err(_) => {
                 stop.store(true, Ordering::Relaxed);
                 thread.join().unwrap();
@@ -128,7 +142,8 @@ impl Drop for SlowDisk {
     }
 }
 
-fn serve_slowly(path: &Path, stop: &AtomicBool, reached: &AtomicBool, release: &AtomicBool) {
+/// Serves zeros; requests wait as long as `is_due` says so.
+fn serve_slowly(path: &Path, stop: &AtomicBool, is_due: impl Fn(&Request) -> bool) {
     let mut ring = Ring::new().unwrap();
     let export = Export { name: String::new(), size: DATA_SIZE, block: 512 };
     let mut server = NbdServer::new(path, export);
@@ -146,9 +161,7 @@ fn serve_slowly(path: &Path, stop: &AtomicBool, reached: &AtomicBool, release: &
             server.on_cqe(cqe, &mut ring.owner(Owner::FRONT_END), &mut held);
         }
         for request in std::mem::take(&mut held) {
-            let is_write = matches!(request.op, RequestOp::Write(_));
-            reached.fetch_or(is_write, Ordering::Relaxed);
-            if is_write && !release.load(Ordering::Relaxed) {
+            if !is_due(&request) {
                 held.push(request);
                 continue;
             }
@@ -158,6 +171,41 @@ fn serve_slowly(path: &Path, stop: &AtomicBool, reached: &AtomicBool, release: &
             server.complete(request.id, Ok(data), &mut ring, &mut held);
         }
     }
+}
+
+#[test]
+fn durable_operations_end_after_a_flush_of_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut disk) = SlowDisk::new(folder.path()) else {
+        eprintln!("skipped: nbdfuse is not installed");
+        return;
+    };
+    if !disk.is_mounted() {
+        eprintln!("skipped: no FUSE here");
+        return;
+    }
+    disk.release.store(true, Ordering::Relaxed);
+    // FUSE leaves durable writes to its server, which knows none; the loop device flushes.
+    let Some(device) = Loop::new(&disk.file) else {
+        eprintln!("skipped: no loop devices here");
+        return;
+    };
+    let flushes = disk.flushes.clone();
+    let flushed = || flushes.swap(0, Ordering::Relaxed) > 0;
+    let mut rig = Rig::new(Setup { data: Some(device.0.clone()), ..Setup::default() });
+    flushed();
+    let data = Buf::copied_from(&[1; 4096]);
+    for durable in [false, true] {
+        let write = DataOp::Write { data: data.clone(), durable };
+        assert_eq!(rig.data(write, 0, 4096), Ok(None));
+        assert_eq!(flushed(), durable, "write");
+        for unmap in [false, true] {
+            assert_eq!(rig.data(DataOp::Zero { unmap, durable }, 0, 8192), Ok(None));
+            assert_eq!(flushed(), durable, "zero, unmap {unmap}");
+        }
+    }
+    assert_eq!(rig.data(DataOp::Flush, 0, 0), Ok(None));
+    assert!(flushed(), "flush");
 }
 
 #[test]
