@@ -20,6 +20,7 @@ use kmod_shim::nbd::Export;
 use kmod_shim::sys::Submitter;
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{Action, Event, Notice};
+use mirror_core::mirror::Mirror;
 use mirror_core::status::MirrorStatus;
 use mirror_core::units::{Millis, Now, SessionNo};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -43,6 +44,20 @@ pub trait Machine: Send + 'static {
     fn deadline(&self) -> Option<Millis>;
     /// What it shows of itself.
     fn status(&self, now: Now) -> MirrorStatus;
+}
+
+impl Machine for Mirror {
+    fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
+        Mirror::handle(self, now, event, out);
+    }
+
+    fn deadline(&self) -> Option<Millis> {
+        Mirror::deadline(self)
+    }
+
+    fn status(&self, now: Now) -> MirrorStatus {
+        Mirror::status(self, now)
+    }
 }
 
 /// What a driver needs.

@@ -40,6 +40,16 @@ impl Client {
         self.answer()
     }
 
+    /// As [`write`](Self::write); `None` if the connection is lost.
+    pub fn try_write(&mut self, offset: u64, payload: &[u8]) -> Option<u32> {
+        let length = u32::try_from(payload.len()).ok()?;
+        let header = RequestHeader { flags: 0, command: command::WRITE, cookie: 5, offset, length };
+        let mut head = [0; 16];
+        self.0.write_all(&[&header.encode()[..], payload].concat()).ok()?;
+        self.0.read_exact(&mut head).ok()?;
+        Some(u32::from_be_bytes([head[4], head[5], head[6], head[7]]))
+    }
+
     pub fn flush(&mut self) -> u32 {
         self.ask(command::FLUSH, 0, 0, &[]);
         self.answer()
