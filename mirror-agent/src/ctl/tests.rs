@@ -159,7 +159,7 @@ fn no_agent_is_told_from_a_broken_one() {
     let mut c = Client::connect(&r.path).expect("connect");
     assert!(matches!(c.ask(Request::List, |_| {}), Ok(Response::List(_))));
     let path = r.path.clone();
-    r.runtime.shutdown_background();
+    r.runtime.shutdown_timeout(Duration::from_secs(10));
     assert!(matches!(c.ask(Request::List, |_| {}), Err(ClientError::Broken(_))));
     assert!(matches!(Client::connect(&path), Err(ClientError::NoAgent(_))));
 }
