@@ -4,6 +4,10 @@
 //! reverse order. The state file is written before the thing that it speaks of, and the folder
 //! has a random name that is never used twice; so whatever a killed agent leaves can be proved to
 //! be ours by [`clear_stale`], and nothing else is ever touched.
+//!
+//! The agent must live in the machine's own mount namespace. If `nbdfuse` were the last process
+//! of a namespace in which the device is mounted, its end would unmount the file system from
+//! inside itself, and the kernel would have it wait for its own answer for ever.
 
 mod link;
 mod nbdfuse;
