@@ -10,4 +10,5 @@ pub mod host;
 pub mod lock;
 pub mod messages;
 pub mod peer;
+pub mod plant;
 pub mod secret;

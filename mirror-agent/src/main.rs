@@ -1,12 +1,10 @@
 //! `clpmdagent`: the mirror agent.
 
 use clap::Parser;
-use mirror_agent::agent::{
-    Opened, Options, Plant, StartError, Step, StepError, config_failure, run,
-};
-use mirror_agent::config::{self, Config, MirrorConfig, params};
-use mirror_agent::ctl::Answer;
-use mirror_agent::messages::{Event, EventLog, MdCode, Sinks};
+use mirror_agent::agent::{Options, StartError, config_failure, run};
+use mirror_agent::config::{self, Config, params};
+use mirror_agent::messages::{Event, EventLog, Sinks};
+use mirror_agent::plant::RealPlant;
 use mirror_agent::secret::Secret;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -86,7 +84,7 @@ fn start(args: &Args) -> Result<bool, StartError> {
         .map_err(failed)?;
     let ended = runtime.block_on(async {
         let stop = signals().map_err(failed)?;
-        run(config, Arc::new(NoDriver), options, stop).await
+        run(config, Arc::new(RealPlant), options, stop).await
     });
     drop(runtime);
     if log.join().is_err() {
@@ -134,15 +132,4 @@ fn signals() -> io::Result<impl Future<Output = ()>> {
             _ = int.recv() => {}
         }
     })
-}
-
-/// Stands where the drivers will be: no mirror can be opened.
-struct NoDriver;
-
-impl Plant for NoDriver {
-    fn open(&self, _: Arc<Config>, _: MirrorConfig, _: Secret) -> Answer<Step<Opened>> {
-        let message = "this program was built without a driver".to_owned();
-        let error = StepError { code: MdCode::Internal, message };
-        Box::pin(std::future::ready(Err(error)))
-    }
 }

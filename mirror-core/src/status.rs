@@ -121,6 +121,8 @@ pub struct MirrorStatus {
     pub verdict: Option<String>,
     /// Size of the mirror in bytes; 0 = not constructed.
     pub size: u64,
+    /// Logical block size of the mirror in bytes; 0 = not constructed.
+    pub block: u32,
     /// Both sides are active.
     pub both_active: bool,
     /// Nothing can be lost by choosing: only `--force` helps.

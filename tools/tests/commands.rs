@@ -149,6 +149,7 @@ fn report(name: &str) -> MirrorReport {
             link: LinkStatus::Session,
             session: 1,
             verdict: None,
+            block: 512,
             size: 1 << 30,
             both_active: false,
             needs_force: false,

@@ -86,6 +86,7 @@ impl Machine for Fake {
             link: LinkStatus::Down,
             session: 4711,
             verdict: None,
+            block: 512,
             size: 0,
             both_active: false,
             needs_force: false,

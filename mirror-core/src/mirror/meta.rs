@@ -28,7 +28,10 @@ pub(super) enum Then {
     Activated,
     Granted(ConnId, ActivationNo),
     Deactivated,
-    Forced { id: CommandId, contact: bool },
+    Forced {
+        id: CommandId,
+        contact: bool,
+    },
     Noted(CommandId),
     Stopped,
 }

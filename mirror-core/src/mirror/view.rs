@@ -79,6 +79,7 @@ impl Mirror {
             session: self.meta.record.session.0,
             verdict: self.last_verdict.map(|v| v.row.name().to_owned()),
             size: self.meta.record.size,
+            block: self.meta.record.block,
             both_active,
             needs_force: self.needs_force(),
         }

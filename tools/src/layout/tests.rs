@@ -40,6 +40,7 @@ fn report(phase: Phase, sides: [SideStatus; 2]) -> MirrorReport {
             link: LinkStatus::Session,
             session: 1,
             verdict: None,
+            block: 512,
             size: 1 << 30,
             both_active: false,
             needs_force: false,

@@ -33,6 +33,7 @@ pub(crate) fn status(local: usize) -> MirrorStatus {
         link: LinkStatus::Session,
         session: 1,
         verdict: None,
+        block: 512,
         size: 1 << 30,
         both_active: false,
         needs_force: false,

@@ -1,0 +1,163 @@
+//! The real parts of the agent: partitions, the driver's thread and the core's mirror on one side,
+//! block device and file system of this host on the other.
+
+mod driver;
+mod host;
+mod state;
+
+use crate::agent::{DriverEvent, Opened, Plant, Step, StepError};
+use crate::config::{self, Config, MirrorConfig};
+use crate::ctl::Answer;
+use crate::driver::{Driver, DriverConfig, NetConfig, Partition, Report, Route, now, spawn};
+use crate::host::carrier;
+use crate::host::error::HostError;
+use crate::messages::MdCode;
+use crate::secret::Secret;
+use driver::DriverHandle;
+use host::Host;
+use mirror_core::mirror::{AutoRecovery, Mirror, Tuning};
+use mirror_core::wire::link::LinkConfig;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How long a partition may stay locked by what a predecessor had in flight.
+const LOCK_WAIT: Duration = Duration::from_secs(60);
+/// Events of a driver that the agent has not taken yet.
+const MAX_EVENTS: usize = 1024;
+
+/// Opens mirrors for real.
+pub struct RealPlant;
+
+impl Plant for RealPlant {
+    fn open(
+        &self,
+        config: Arc<Config>,
+        mirror: MirrorConfig,
+        secret: Secret,
+    ) -> Answer<Step<Opened>> {
+        Box::pin(async move {
+            let (host, failed) = Host::new(&config, &mirror);
+            carrier::clear_stale(host.carrier_config(), host.runner()).await.map_err(|e| step(&e))?;
+            let socket = host.socket().to_owned();
+            let name = mirror.name.clone();
+            let driver = tokio::task::spawn_blocking(move || start(&config, &mirror, &secret))
+                .await
+                .map_err(|e| internal(&e.to_string()))??;
+            let (events, receiver) = mpsc::channel(MAX_EVENTS);
+            tokio::spawn(forward(driver.reports, failed, events));
+            Ok(Opened {
+                driver: Arc::new(DriverHandle::new(name, socket, driver.handle, driver.thread)),
+                host: Arc::new(host),
+                events: receiver,
+            })
+        })
+    }
+}
+
+/// A failure of the host, as the agent reports it.
+fn step(e: &HostError) -> StepError {
+    let code = MdCode::try_from(e.md_code()).unwrap_or(MdCode::Internal);
+    let message = e.to_string();
+    StepError { code, message }
+}
+
+fn internal(what: &str) -> StepError {
+    StepError { code: MdCode::Internal, message: MdCode::Internal.fill(&[what]) }
+}
+
+fn unreadable(what: impl std::fmt::Display) -> StepError {
+    let message = format!("{} ({what})", MdCode::ReadCluster.text());
+    StepError { code: MdCode::ReadCluster, message }
+}
+
+/// Opens the partitions, reads what they say and starts the thread.
+fn start(config: &Config, mirror: &MirrorConfig, secret: &Secret) -> Step<Driver> {
+    let paths = &mirror.partitions[config.side.index()];
+    let open = |path: &Path| Partition::open(path, LOCK_WAIT).map_err(unreadable);
+    let data = open(&paths.data)?;
+    let cluster = open(&paths.cluster)?;
+    let mut setup = state::load(&data, &cluster, config.side)?;
+    setup.tuning = tuning(config, mirror);
+    let net = net_config(config, mirror, secret)?;
+    let name = mirror.name.clone();
+    let disk_limit = mirror.timing.disk;
+    let driver = DriverConfig { name, data, cluster, net, disk_limit };
+    spawn(driver, Mirror::new(setup, now())).map_err(|e| internal(&e.to_string()))
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn tuning(config: &Config, mirror: &MirrorConfig) -> Tuning {
+    let timing = &mirror.timing;
+    Tuning {
+        heartbeat_ms: millis(timing.heartbeat),
+        peer_timeout_ms: millis(timing.peer),
+        agree_ms: millis(timing.connect),
+        grace_ms: millis(timing.connect),
+        hot_regions: mirror.hot_regions as usize,
+        auto_recovery: match config.agent.auto_recovery {
+            config::AutoRecovery::Always => AutoRecovery::Always,
+            config::AutoRecovery::Active => AutoRecovery::Active,
+            config::AutoRecovery::Off => AutoRecovery::Off,
+        },
+        fenced: config.agent.alone == config::Alone::Fenced,
+        ..Tuning::default()
+    }
+}
+
+fn net_config(config: &Config, mirror: &MirrorConfig, secret: &Secret) -> Step<NetConfig> {
+    let secret = mirror_core::wire::Secret::new(secret.bytes())
+        .map_err(|e| StepError { code: MdCode::NoConfig, message: e.to_string() })?;
+    let (ours, theirs) = (&config.local().mirror_connect, &config.peer().mirror_connect);
+    let at = |ip| SocketAddr::new(ip, mirror.port);
+    let mut listen: Vec<SocketAddr> = ours.iter().map(|ip| at(*ip)).collect();
+    listen.dedup();
+    let route = |(own, other): (&std::net::IpAddr, &std::net::IpAddr)| Route {
+        local: Some(*own),
+        remote: at(*other),
+    };
+    Ok(NetConfig {
+        link: LinkConfig { secret, mirror: mirror.name.clone(), side: config.side },
+        routes: ours.iter().zip(theirs).map(route).collect(),
+        listen,
+        connect_limit: mirror.timing.connect,
+        handshake_limit: mirror.timing.connect,
+    })
+}
+
+/// Brings what the driver and the carrier tell into the agent's terms.
+async fn forward(
+    mut reports: mpsc::Receiver<Report>,
+    mut carrier_ended: mpsc::Receiver<String>,
+    events: mpsc::Sender<DriverEvent>,
+) {
+    loop {
+        let event = tokio::select! {
+            report = reports.recv() => match report {
+                Some(Report::Notice(notice)) => DriverEvent::Notice(notice),
+                Some(Report::TellPeerBehind { session }) => DriverEvent::TellPeerBehind(session),
+                Some(Report::DeviceFailed) => DriverEvent::DeviceFailed,
+                Some(Report::Ended(Ok(()))) => return,
+                Some(Report::Ended(Err(why))) => DriverEvent::Ended(why),
+                None => return,
+            },
+            Some(why) = carrier_ended.recv() => {
+                tracing::error!("the block device ended: {why}");
+                DriverEvent::DeviceFailed
+            }
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The NBD socket of a mirror.
+fn socket_path(run_dir: &Path, mirror: &str) -> PathBuf {
+    run_dir.join(format!("{mirror}.nbd"))
+}
