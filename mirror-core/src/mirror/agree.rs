@@ -127,6 +127,7 @@ impl Mirror {
         self.last_peer = Some(theirs.clone());
         agree.verdict = Some(verdict);
         self.last_verdict = Some(verdict);
+        self.note_newer_peer(verdict);
         let owing = verdict.outcome == Outcome::Copy { source: self.side, mode: Mode::Full };
         match self.current() {
             // The debt comes first: with the first number that the peer records, the numbers may
@@ -136,6 +137,18 @@ impl Mirror {
                 self.meta.persist_then(Then::Owed(conn));
             }
             _ => self.send_verdict(),
+        }
+    }
+
+    /// The peer has newer data: known from here on, even if no session comes of it.
+    fn note_newer_peer(&mut self, verdict: Verdict) {
+        let Outcome::Copy { source, mode: Mode::Full | Mode::Difference } = verdict.outcome else {
+            return;
+        };
+        let record = &mut self.meta.record;
+        if source != self.side && record.generation.is_some() && !record.behind {
+            record.behind = true;
+            self.meta.persist();
         }
     }
 
@@ -290,10 +303,6 @@ impl Mirror {
             Outcome::InSync => self.record_in_sync(),
             Outcome::Copy { source, mode } if source == self.side => {
                 self.record_source(mode, &theirs);
-            }
-            // The other side is the latest: remembered even if the session ends before a block.
-            Outcome::Copy { mode: Mode::Full | Mode::Difference, .. } => {
-                record.behind = record.generation.is_some();
             }
             Outcome::Copy { .. } | Outcome::Refuse => {}
         }
