@@ -40,7 +40,9 @@ impl Plant for RealPlant {
     ) -> Answer<Step<Opened>> {
         Box::pin(async move {
             let (host, failed) = Host::new(&config, &mirror);
-            carrier::clear_stale(host.carrier_config(), host.runner()).await.map_err(|e| step(&e))?;
+            carrier::clear_stale(host.carrier_config(), host.runner())
+                .await
+                .map_err(|e| step(&e))?;
             let socket = host.socket().to_owned();
             let name = mirror.name.clone();
             let driver = tokio::task::spawn_blocking(move || start(&config, &mirror, &secret))

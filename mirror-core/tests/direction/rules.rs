@@ -15,9 +15,15 @@ fn numbers_fit(a: &Record, b: &Record) -> bool {
 
 fn knows(x: &Record, y: &Record) -> bool {
     let had = |g| x.ancestors.contains(g) || x.bases.contains(&Some(g));
-    let named = y.generation.is_some_and(|g| had(g) || x.overruled.contains(g));
+    let named = y.generation.is_some_and(|g| had(g)) || voids(x, y);
     let turned = y.inconsistent.is_some_and(|i| had(i.toward) || x.generation == Some(i.toward));
     named || turned
+}
+
+/// The force on `x` named the generation of `y`, which was not activated since.
+fn voids(x: &Record, y: &Record) -> bool {
+    let since = x.forced_at.is_some_and(|f| y.activation >= f);
+    y.generation.is_some_and(|g| x.overruled.contains(g)) && !since
 }
 
 fn overrules(x: &Card, y: &Card) -> bool {
@@ -76,7 +82,9 @@ fn copy_breach(source: &Card, target: &Card, mode: Mode) -> Option<&'static str>
     if rs.behind {
         return Some("a source that is behind");
     }
-    if rt.generation.is_some() && !numbers_fit(rs, rt) && rs.session <= rt.session {
+    let by_force = voids(rs, rt) || overrules(source, target);
+    let lost = rt.generation.is_some() && !numbers_fit(rs, rt) && rs.session <= rt.session;
+    if lost && !(by_force && mode == Mode::Full) {
         return Some("a restored source");
     }
     let held = rt.inconsistent.map(|i| i.toward).or(rt.generation);
