@@ -293,12 +293,6 @@ fn went_on_since_force(x: &Record, y: &Record) -> bool {
     x.forced_at.is_some_and(|forced| y.activation >= forced)
 }
 
-/// An operator declared `x` to be the truth over what `y` has, whatever either of them lacks.
-fn overrules(x: &Card, y: &Card) -> bool {
-    let named = y.record.generation.is_some_and(|gy| x.record.overruled.contains(gy));
-    (named && !went_on_since_force(&x.record, &y.record)) || overrules_unseen(x, y)
-}
-
 /// A force without contact also overrules an inactive peer that was last activated earlier, but
 /// not one that was forced, too, and not one that knows of the forced generation: what that one
 /// became, it became later.
@@ -322,14 +316,14 @@ fn judge_different(a: &Card, b: &Card) -> Verdict {
         return refusal;
     }
     let (rn, ro) = (&newer.record, &older.record);
-    if !sessions_can_both_be_true(rn, ro) && !overrules(newer, older) {
+    if !sessions_can_both_be_true(rn, ro) {
         return if ro.session < rn.session {
             Verdict::copy(Row::RestoredTarget, rn.side, Mode::Full)
         } else {
             Verdict::refuse(Row::RestoredSource)
         };
     }
-    if sessions_can_both_be_true(rn, ro) && marks_reach_back(rn, ro) {
+    if marks_reach_back(rn, ro) {
         Verdict::copy(Row::DescendantDifference, rn.side, Mode::Difference)
     } else {
         Verdict::copy(Row::DescendantFull, rn.side, Mode::Full)

@@ -165,11 +165,11 @@ async fn after_construction(agent: Arc<Agent>, mirror: Arc<Managed>, source: boo
         }
         Some(_) => {}
         None if source && make_fs => {
-            activate(&agent, &mirror, How { make_fs, nomount: true, ..How::default() }).await;
-            if let Err(r) = mirror.deactivate().await {
-                tracing::error!("{} Next: {}", r.message, r.next);
+            let how = How { make_fs, nomount: true, ..How::default() };
+            match agent.make_first_fs(&mirror, how).await {
+                Ok(_) => say_next(&agent, &mirror),
+                Err(r) => tracing::error!("{} Next: {}", r.message, r.next),
             }
-            say_next(&agent, &mirror);
         }
         None if source => say_next(&agent, &mirror),
         None => {}

@@ -21,6 +21,8 @@ use tokio::time::timeout;
 
 /// What the other agent said of a mirror is shown for so long.
 const PEER_VIEW_LIFE: Duration = Duration::from_secs(10);
+/// A request waits this long for an activation or deactivation under way, mkfs included.
+const ENTER_LIMIT: Duration = Duration::from_secs(30);
 /// A driver that has not given its state after so long hangs.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
 
@@ -115,9 +117,9 @@ impl Managed {
         self.driver.command(command).await.map_err(|r| self.refused(op, r))
     }
 
-    /// Only one activation or deactivation at a time; a second one is told to wait.
-    fn enter(&self) -> Result<MutexGuard<'_, Stage>, Refused> {
-        self.stage.try_lock().map_err(|_| Refused {
+    /// Only one activation or deactivation at a time; a second one waits for a while.
+    async fn enter(&self) -> Result<MutexGuard<'_, Stage>, Refused> {
+        timeout(ENTER_LIMIT, self.stage.lock()).await.map_err(|_| Refused {
             code: MdCode::Failed,
             message: format!(
                 "{} is just being activated or deactivated on {}.",
@@ -128,7 +130,20 @@ impl Managed {
     }
 
     pub(super) async fn activate(&self, how: How) -> Result<String, Refused> {
-        let mut stage = self.enter()?;
+        let mut stage = self.enter().await?;
+        self.activate_from(&mut stage, how).await
+    }
+
+    /// Activates, and closes again before anybody else may do anything: for work on the device
+    /// that the activation itself does.
+    pub(super) async fn activate_and_close(&self, how: How) -> Result<String, Refused> {
+        let mut stage = self.enter().await?;
+        let text = self.activate_from(&mut stage, how).await?;
+        self.go_down(&mut stage).await.map_err(|e| self.deactivate_failed(&stage, &e))?;
+        Ok(text)
+    }
+
+    async fn activate_from(&self, stage: &mut Stage, how: How) -> Result<String, Refused> {
         let command =
             Command::Activate { peer_down: how.peer_down, peer_seen_active: how.peer_seen_active };
         let before = *stage;
@@ -137,9 +152,9 @@ impl Managed {
             *stage = before;
             return Err(refused);
         }
-        match self.go_up(&mut stage, how).await {
+        match self.go_up(stage, how).await {
             Ok(()) => Ok(self.activated_text(how)),
-            Err(failed) => Err(self.undo(&mut stage, failed).await),
+            Err(failed) => Err(self.undo(stage, failed).await),
         }
     }
 
@@ -194,7 +209,7 @@ impl Managed {
     }
 
     pub(super) async fn deactivate(&self) -> Result<String, Refused> {
-        let mut stage = self.enter()?;
+        let mut stage = self.enter().await?;
         if *stage == Stage::DOWN {
             // Nothing is up here: the driver says what it knows.
             self.command(Operation::Deactivate, Command::Deactivate).await?;

@@ -62,6 +62,15 @@ impl Agent {
         mirror.activate(How { peer_seen_active, ..how }).await
     }
 
+    /// Makes the file system of a mirror that was just constructed.
+    async fn make_first_fs(&self, mirror: &Managed, how: How) -> Result<String, Refused> {
+        let peer_seen_active = self.peer_seen_active(mirror).await;
+        if self.stopping.load(Ordering::SeqCst) {
+            return Err(mirror.stopping());
+        }
+        mirror.activate_and_close(How { peer_seen_active, ..how }).await
+    }
+
     fn open_mirrors(&self) -> impl Iterator<Item = &Arc<Managed>> {
         self.mirrors.iter().filter_map(|e| match e {
             Entry::Open(mirror) => Some(mirror),

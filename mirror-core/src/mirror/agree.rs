@@ -148,6 +148,7 @@ impl Mirror {
         let record = &mut self.meta.record;
         if source != self.side && record.generation.is_some() && !record.behind {
             record.behind = true;
+            record.peer_behind = false;
             self.meta.persist();
         }
     }

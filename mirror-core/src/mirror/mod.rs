@@ -58,6 +58,8 @@ enum Owner {
     Copy(u64),
     /// The flush before a clean stop.
     StopFlush,
+    /// The flush before a force.
+    ForceFlush,
     /// Given up after its time limit, but it may still land (rule 12).
     Late,
 }
@@ -289,6 +291,7 @@ impl Mirror {
             Owner::Peer(token) => self.peer_op_done(token, &result),
             Owner::Copy(token) => self.copy_read_done(token, result),
             Owner::StopFlush => self.stop_flush_done(result.is_ok()),
+            Owner::ForceFlush => self.force_flush_done(result.is_ok()),
             Owner::Late => {}
         }
     }

@@ -6,7 +6,7 @@ use super::meta::Then;
 use super::session::Role;
 use super::{Alone, Mirror, Owner};
 use crate::command::{Command, Done, Refusal};
-use crate::direction::{Mode, Outcome, Row};
+use crate::direction::{Mode, Outcome, Row, sessions_can_both_be_true};
 use crate::io::{Action, CommandId, DataOp};
 use crate::units::{ActivationNo, Extent, Millis, SessionNo};
 use crate::wire::Message;
@@ -46,13 +46,29 @@ enum Stopping {
     Recording,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Forcing {
+    id: CommandId,
+    peer_seen_active: Option<bool>,
+    until: Millis,
+    /// What is declared to be the truth is being made durable, or is.
+    flush: Flush,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Flush {
+    Due,
+    Running,
+    Done,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Operator {
     activating: Option<Activating>,
     /// `None` inside: the deactivation belongs to a shutdown.
     closing: Option<(Option<CommandId>, Closing)>,
     stopping: Option<(CommandId, Stopping)>,
-    forcing: Option<(CommandId, Option<bool>, Millis)>,
+    forcing: Option<Forcing>,
 }
 
 impl Operator {
@@ -96,7 +112,8 @@ impl Mirror {
             }
             Command::Force { peer_seen_active } => {
                 let until = self.now.mono.plus(PATIENCE_MS);
-                self.operator.forcing = Some((id, peer_seen_active, until));
+                self.operator.forcing =
+                    Some(Forcing { id, peer_seen_active, until, flush: Flush::Due });
             }
             Command::ToldBehind { session } => self.told_behind(id, session),
             Command::PeerConfirmedBehind { session } => self.peer_confirmed_behind(id, session),
@@ -114,7 +131,8 @@ impl Mirror {
 
     pub(super) fn operator_deadline(&self) -> Option<Millis> {
         let activating = self.operator.activating.map(|a| a.until);
-        let forcing = self.operator.forcing.map(|(_, _, until)| until);
+        let waits = self.operator.forcing.filter(|f| f.flush == Flush::Due);
+        let forcing = waits.map(|f| f.until);
         activating.into_iter().chain(forcing).min()
     }
 
@@ -451,9 +469,9 @@ impl Mirror {
     // Force.
 
     fn advance_force(&mut self) {
-        let Some((id, seen, until)) = self.operator.forcing else { return };
+        let Some(forcing) = self.operator.forcing else { return };
         let refusal = match &self.link {
-            Link::Agree(_) if self.now.mono < until => return,
+            Link::Agree(_) if self.now.mono < forcing.until => return,
             Link::Agree(_) => Some(Refusal::Busy),
             _ if self.meta.record.generation.is_none() => Some(Refusal::NotConstructed),
             _ if self.device_failed => Some(Refusal::DiskFailed),
@@ -462,14 +480,61 @@ impl Mirror {
             Link::Parked(parked) if parked.theirs.active || parked.beat.active => {
                 Some(Refusal::TargetActive)
             }
-            Link::Down { .. } if seen == Some(true) => Some(Refusal::TargetActive),
+            Link::Down { .. } if forcing.peer_seen_active == Some(true) => {
+                Some(Refusal::TargetActive)
+            }
             Link::Session(_) | Link::Parked(_) | Link::Down { .. } => None,
         };
         if let Some(refusal) = refusal {
             self.operator.forcing = None;
-            self.reply(id, Err(refusal));
-        } else if self.alone != Alone::Recording {
-            self.record_force(id);
+            self.reply(forcing.id, Err(refusal));
+            return;
+        }
+        match forcing.flush {
+            Flush::Due => {
+                self.set_force_flush(Flush::Running);
+                self.submit(Owner::ForceFlush, DataOp::Flush, Extent::default());
+            }
+            Flush::Done if self.alone != Alone::Recording => self.record_force(forcing.id),
+            Flush::Running | Flush::Done => {}
+        }
+    }
+
+    fn set_force_flush(&mut self, to: Flush) {
+        if let Some(forcing) = &mut self.operator.forcing {
+            forcing.flush = to;
+        }
+    }
+
+    pub(super) fn force_flush_done(&mut self, ok: bool) {
+        if ok {
+            self.set_force_flush(Flush::Done);
+        } else {
+            self.disk_failed(false, "flush", 0);
+        }
+    }
+
+    /// One above every activation that the peer knows of: what it is activated as from now on,
+    /// without knowing of the force, is not below this.
+    fn force_number(&self) -> ActivationNo {
+        let theirs = match &self.link {
+            Link::Parked(parked) => {
+                parked.theirs.record.known_activation.max(parked.theirs.record.activation)
+            }
+            _ => self.meta.record.known_activation,
+        };
+        theirs.next()
+    }
+
+    /// With a peer whose sessions this side cannot have had (one of the two was restored), the
+    /// word settles that, too: numbers count on from the higher one.
+    fn catch_up_sessions(&mut self) {
+        let Link::Parked(parked) = &self.link else { return };
+        let theirs = &parked.theirs.record;
+        let record = &mut self.meta.record;
+        if record.session < theirs.session && !sessions_can_both_be_true(record, theirs) {
+            record.session = theirs.session;
+            record.session_open = true;
         }
     }
 
@@ -479,9 +544,8 @@ impl Mirror {
         self.operator.forcing = None;
         let generation = self.entropy.generation();
         let contact = self.in_contact();
-        // Without contact: what the peer was activated as since the sides parted may be later.
-        let forced_at =
-            if contact { self.next_activation() } else { self.meta.record.known_activation.next() };
+        let forced_at = self.force_number();
+        self.catch_up_sessions();
         self.last_verdict = None;
         let record = &mut self.meta.record;
         record.forced_at = Some(forced_at);
@@ -491,7 +555,10 @@ impl Mirror {
         if let Some(theirs) = &self.last_peer {
             theirs.record.generation.into_iter().for_each(|g| record.overruled.push(g));
         }
-        record.inconsistent = None;
+        if let Some(inconsistent) = record.inconsistent.take() {
+            // Nothing else may name what was being copied here.
+            record.overruled.push(inconsistent.toward);
+        }
         record.behind = false;
         record.peer_behind = false;
         record.peer_active = false;

@@ -15,7 +15,7 @@ fn numbers_fit(a: &Record, b: &Record) -> bool {
 
 fn knows(x: &Record, y: &Record) -> bool {
     let had = |g| x.ancestors.contains(g) || x.bases.contains(&Some(g));
-    let named = y.generation.is_some_and(|g| had(g)) || voids(x, y);
+    let named = y.generation.is_some_and(had) || voids(x, y);
     let turned = y.inconsistent.is_some_and(|i| had(i.toward) || x.generation == Some(i.toward));
     named || turned
 }

@@ -114,6 +114,7 @@ impl World {
         let until = self.time + PATIENCE;
         let mut at_rest = false;
         while !at_rest && self.time < until && self.failure.is_none() {
+            self.resolve();
             for node in 0..2 {
                 if self.nodes[node].is_active() {
                     self.command(node, Command::Deactivate, Pending::Operator);

@@ -35,6 +35,8 @@ pub struct Oracle {
     /// For each side: what it writes in its present activation is void, since an operator forced
     /// the other one alone.
     pub outlawed: [bool; 2],
+    /// For each side: it goes on alone, and the other is no redundancy.
+    pub alone: [bool; 2],
     /// Per block: the content that an operator declared to be the truth.
     declared: Vec<Option<Stamp>>,
 }
@@ -71,11 +73,13 @@ impl Oracle {
     /// `on_both` says whether both disks have it, usable or not.
     pub fn acked(&mut self, stamp: Stamp, holders: [bool; 2], on_both: bool) {
         let ended = self.tick();
+        let alone = self.alone;
         let Some(write) = self.get_mut(stamp) else { return };
         write.ended = Some(ended);
         write.acked = true;
         write.holders = holders;
         let node = write.node;
+        write.holders[1 - node] &= !alone[node];
         if !on_both && !self.outlawed[node] {
             self.lone[node] = true;
         }
@@ -125,6 +129,7 @@ impl Oracle {
     /// `node` has gone alone: from here on only what it has counts, and what the other side still
     /// holds of earlier writes is no redundancy any more.
     pub fn went_alone(&mut self, node: usize) {
+        self.alone[node] = true;
         for write in &mut self.writes {
             write.holders[1 - node] = false;
         }

@@ -261,7 +261,7 @@ impl World {
         for key in keys {
             match self.queue.remove(&key) {
                 Some(Happening::Data { extent, what: Landing::Write(values), .. }) => {
-                    let landed = values.len().min(self.rng.below(5) as usize);
+                    let landed = values.len().min(usize::try_from(self.rng.below(5)).unwrap_or(0));
                     let start = Extent::new(extent.offset, landed as u64 * 4096);
                     self.nodes[node].data.write(start, values.into_iter().take(landed));
                 }
@@ -293,6 +293,7 @@ impl World {
                     self.oracle.lone = [false; 2];
                 }
                 self.oracle.overruled = [false; 2];
+                self.oracle.alone = [false; 2];
                 self.oracle.outlawed = [false; 2];
             }
             Notice::RecoveryFinished { .. } => self.oracle.lone = [false; 2],
