@@ -483,6 +483,12 @@ impl Mirror {
             Link::Down { .. } if forcing.peer_seen_active == Some(true) => {
                 Some(Refusal::TargetActive)
             }
+            // The other server is up: what it has is to be known before it is overruled.
+            Link::Down { .. }
+                if forcing.peer_seen_active.is_some() && self.now.mono < forcing.until =>
+            {
+                return;
+            }
             Link::Session(_) | Link::Parked(_) | Link::Down { .. } => None,
         };
         if let Some(refusal) = refusal {
