@@ -161,6 +161,14 @@ impl Meta {
         true
     }
 
+    /// Steps that will never be durable, since the cluster partition failed.
+    pub(super) fn next_hopeless(&mut self) -> Option<Then> {
+        if !self.failed {
+            return None;
+        }
+        self.waiting.pop_front().map(|(_, then)| then)
+    }
+
     /// The next step whose record is durable now.
     pub(super) fn next_ready(&mut self) -> Option<Then> {
         let (seq, _) = self.waiting.front()?;

@@ -249,6 +249,9 @@ impl Mirror {
         while let Some(then) = self.meta.next_ready() {
             self.continue_with(then);
         }
+        while let Some(then) = self.meta.next_hopeless() {
+            self.give_up(then);
+        }
     }
 
     fn continue_with(&mut self, then: Then) {

@@ -584,6 +584,27 @@ impl Mirror {
         self.reply(id, Ok(if contact { Done::ForcedWithCopy } else { Done::ForcedAlone }));
     }
 
+    /// The cluster partition failed: what waits for it is answered. Closing and stopping go on
+    /// without the record; the peer finds the marks of what is open as dirt.
+    pub(super) fn give_up(&mut self, then: Then) {
+        match then {
+            Then::Activated => self.refuse_activation(Refusal::DiskFailed),
+            Then::Deactivated => self.deactivation_recorded(),
+            Then::Stopped => self.stop_recorded(),
+            Then::Forced { id, .. } | Then::Noted(id) => self.reply(id, Err(Refusal::DiskFailed)),
+            Then::Alone
+            | Then::Offer(_)
+            | Then::Accept(_)
+            | Then::Open(_)
+            | Then::Owed(_)
+            | Then::CopyReady(_)
+            | Then::Adopt(_)
+            | Then::Adopted(_)
+            | Then::CopyDone(_)
+            | Then::Granted(..) => {}
+        }
+    }
+
     // What the agents tell each other.
 
     fn told_behind(&mut self, id: CommandId, session: SessionNo) {
