@@ -85,14 +85,16 @@ impl Ring {
     /// # Errors
     /// The kernel has no io_uring, or forbids it.
     pub fn new() -> io::Result<Self> {
+        // The commands that the agent starts have no business with the ring's memory.
         let modern = IoUring::builder()
+            .dontfork()
             .setup_cqsize(COMPLETIONS)
             .setup_single_issuer()
             .setup_defer_taskrun()
             .build(SUBMISSIONS);
         let uring = match modern {
             Ok(uring) => uring,
-            Err(_) => IoUring::builder().setup_cqsize(COMPLETIONS).build(SUBMISSIONS)?,
+            Err(_) => IoUring::builder().dontfork().setup_cqsize(COMPLETIONS).build(SUBMISSIONS)?,
         };
         if !uring.params().is_feature_ext_arg() || !uring.params().is_feature_nodrop() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring is too old (< 5.11)"));

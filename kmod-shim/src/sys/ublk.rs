@@ -5,7 +5,7 @@ use super::slots::Fd;
 use crate::ublk::abi::{self, IO_DESC_BYTES, IoDesc};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use mirror_core::buf::BufMut;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
@@ -27,7 +27,7 @@ impl Control {
     /// There is no such driver here, or no permission.
     pub(crate) fn open() -> io::Result<Self> {
         let file = File::options().read(true).write(true).open("/dev/ublk-control")?;
-        let ring = IoUring::<squeue::Entry128, cqueue::Entry>::builder().build(4)?;
+        let ring = IoUring::<squeue::Entry128, cqueue::Entry>::builder().dontfork().build(4)?;
         Ok(Self { ring, file })
     }
 
@@ -82,13 +82,20 @@ impl Queue {
     ///
     /// # Errors
     /// The descriptions cannot be mapped.
-    pub(crate) fn new(device: OwnedFd, depth: u16, max_io: usize, legacy: bool) -> io::Result<Self> {
+    pub(crate) fn new(
+        device: OwnedFd,
+        depth: u16,
+        max_io: usize,
+        legacy: bool,
+    ) -> io::Result<Self> {
         let bytes = usize::from(depth) * IO_DESC_BYTES;
         let mapped = NonZeroUsize::new(bytes.div_ceil(4096) * 4096)
             .ok_or_else(|| io::Error::other("a queue without tags"))?;
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
         let descriptions = unsafe { mmap(None, mapped, ProtFlags::PROT_READ, flags, &device, 0) }?;
+        // SAFETY: the range was just mapped; children simply do not get it.
+        unsafe { madvise(descriptions, mapped.get(), MmapAdvise::MADV_DONTFORK) }?;
         Ok(Self {
             device: Arc::new(device),
             descriptions,

@@ -27,9 +27,14 @@ const SECTOR: u64 = 512;
 enum Closing {
     No,
     /// The driver takes the device away; it gives all tags back.
-    Stopping { closed: Sender<()>, gone: Receiver<()> },
+    Stopping {
+        closed: Sender<()>,
+        gone: Receiver<()>,
+    },
     /// The server's end is closed; the driver forgets the device.
-    Removing { gone: Receiver<()> },
+    Removing {
+        gone: Receiver<()>,
+    },
     Gone,
 }
 
@@ -107,7 +112,8 @@ impl UblkServer {
         if !idle || !self.requests.is_empty() || !matches!(self.closing, Closing::Stopping { .. }) {
             return;
         }
-        let Closing::Stopping { closed, gone } = std::mem::replace(&mut self.closing, Closing::Gone)
+        let Closing::Stopping { closed, gone } =
+            std::mem::replace(&mut self.closing, Closing::Gone)
         else {
             return;
         };

@@ -282,6 +282,8 @@ pub enum FrontEnd {
     NbdSocket,
     /// A loop device over the NBD socket.
     Loop,
+    /// A device of the kernel's ublk driver.
+    Ublk,
 }
 
 /// Time limits of a mirror.

@@ -371,9 +371,9 @@ pub static PARAMS: &[Param] = &[
     param(
         Mirror,
         "front_end",
-        Kind::Choice(&["auto", "nbd-socket", "loop"]),
+        Kind::Choice(&["auto", "ublk", "loop", "nbd-socket"]),
         Preset::Text("auto"),
-        "How the device is served: the best the kernel has, an NBD socket only, or a loop device over one.",
+        "How the device is served: `ublk`: a device of the kernel's ublk driver; `loop`: a loop device over an NBD socket; `nbd-socket`: that socket and no device; `auto`: ublk if the kernel has it, else loop.",
     ),
     param(
         Mirror,

@@ -7,6 +7,7 @@ use super::{Cx, DriverConfig, FrontEndSpec, Machine, Order, Report, now};
 use kmod_shim::front::FrontEnd;
 use kmod_shim::nbd::NbdServer;
 use kmod_shim::sys::{Completion, Fd, Op, Owner, Ring, Slots, Submitter};
+use kmod_shim::ublk::UblkServer;
 use mirror_core::buf::{Buf, BufMut};
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{Action, CommandId, DataOp, Event, Notice, Request, RequestError, RequestId};
@@ -267,10 +268,16 @@ impl<M: Machine> EventLoop<M> {
         if self.front.is_some() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a front end is open"));
         }
-        let FrontEndSpec::NbdSocket { path, export } = spec;
-        let mut end = NbdServer::new(path, export.clone());
+        let mut end: Box<dyn FrontEnd> = match spec {
+            FrontEndSpec::NbdSocket { path, export } => {
+                Box::new(NbdServer::new(path, export.clone()))
+            }
+            FrontEndSpec::Ublk { number, export } => {
+                Box::new(UblkServer::new(*number, export.clone()))
+            }
+        };
         end.start(&mut self.ring.owner(Owner::FRONT_END))?;
-        self.front = Some(Front { end: Box::new(end), closing: None });
+        self.front = Some(Front { end, closing: None });
         Ok(())
     }
 

@@ -85,6 +85,13 @@ pub enum FrontEndSpec {
         /// Name, size and block size.
         export: Export,
     },
+    /// A block device of the kernel's ublk driver.
+    Ublk {
+        /// Number n of `/dev/ublkb<n>`.
+        number: u32,
+        /// Name, size and block size.
+        export: Export,
+    },
 }
 
 /// What a driver tells the agent without being asked.

@@ -1,4 +1,4 @@
-//! From a mirror's NBD socket to a block device with the name `/dev/NMP<n>`.
+//! From a mirror's NBD socket, or a device of the kernel's, to the name `/dev/NMP<n>`.
 //!
 //! Order of construction: state file, folder, `nbdfuse`, loop device, link. It comes down in the
 //! reverse order. The state file is written before the thing that it speaks of, and the folder
@@ -9,6 +9,7 @@
 //! of a namespace in which the device is mounted, its end would unmount the file system from
 //! inside itself, and the kernel would have it wait for its own answer for ever.
 
+mod kernel;
 mod link;
 mod nbdfuse;
 mod stale;
@@ -16,6 +17,7 @@ mod state;
 
 use super::command::Runner;
 use super::error::HostError;
+use kernel::KernelDevice;
 use nbdfuse::NbdFuse;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,12 +26,16 @@ pub use stale::Cleared;
 
 /// What carries the requests of applications to the mirror's socket.
 ///
-/// Kernel front ends (ublk, kernel nbd) need no carrier: they bring their own device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum CarrierKind {
     /// `nbdfuse` and a loop device; for kernels that have neither ublk nor nbd.
     #[default]
     NbdFuse,
+    /// None: the kernel's ublk driver makes the device of this number.
+    Ublk {
+        /// Number n of `/dev/ublkb<n>`.
+        number: u32,
+    },
     /// None: NBD clients use the socket themselves, and there is no file system to mount.
     SocketOnly,
 }
@@ -101,10 +107,13 @@ pub enum Carrier {
     SocketOnly,
     /// A FUSE file with a loop device on it.
     NbdFuse(Box<NbdFuse>),
+    /// A device of the kernel's.
+    Kernel(KernelDevice),
 }
 
 impl Carrier {
-    /// Makes the block device of the NBD export `export` on the unix socket `socket`. What a
+    /// Makes the block device of the NBD export `export` on the unix socket `socket`, or takes the
+    /// kernel's device, if that is what `socket` names. What a
     /// predecessor left is cleared first; what a failed attempt made is taken down again.
     ///
     /// # Errors
@@ -119,6 +128,7 @@ impl Carrier {
         config.check()?;
         match config.kind {
             CarrierKind::SocketOnly => Ok(Self::SocketOnly),
+            CarrierKind::Ublk { .. } => KernelDevice::open(config, socket).await.map(Self::Kernel),
             CarrierKind::NbdFuse => {
                 NbdFuse::open(config, runner, socket, export).await.map(|c| Self::NbdFuse(c.into()))
             }
@@ -131,6 +141,7 @@ impl Carrier {
         match self {
             Self::SocketOnly => None,
             Self::NbdFuse(carrier) => Some(carrier.device()),
+            Self::Kernel(carrier) => Some(carrier.device()),
         }
     }
 
@@ -138,7 +149,7 @@ impl Carrier {
     /// while it works. May be dropped and called again.
     pub async fn ended(&mut self) -> String {
         match self {
-            Self::SocketOnly => std::future::pending().await,
+            Self::SocketOnly | Self::Kernel(_) => std::future::pending().await,
             Self::NbdFuse(carrier) => carrier.ended().await,
         }
     }
@@ -152,6 +163,7 @@ impl Carrier {
         match self {
             Self::SocketOnly => Ok(()),
             Self::NbdFuse(carrier) => carrier.close().await,
+            Self::Kernel(carrier) => carrier.close(),
         }
     }
 }
@@ -164,6 +176,9 @@ impl Carrier {
 /// Code 30 if the state file or the mount table cannot be read; 89 if something of ours resists.
 pub async fn clear_stale(config: &CarrierConfig, runner: &Runner) -> Result<Cleared, HostError> {
     config.check()?;
+    if let CarrierKind::Ublk { number } = config.kind {
+        kernel::clear(config, number, runner).await?;
+    }
     stale::clear(config, runner).await
 }
 

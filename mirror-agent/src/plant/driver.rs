@@ -5,16 +5,40 @@ use crate::agent::{MirrorHandle, Step};
 use crate::ctl::Answer;
 use crate::driver::{FrontEndSpec, Handle};
 use kmod_shim::nbd::Export;
+use kmod_shim::ublk::device_path;
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::status::MirrorStatus;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread::JoinHandle;
 
+/// How the device is served.
+#[derive(Clone, Debug)]
+pub(super) enum Serving {
+    /// On this NBD socket.
+    Socket(PathBuf),
+    /// By the ublk device of this number.
+    Ublk(u32),
+}
+
+impl Serving {
+    /// What the driver is to open, and where it will be.
+    fn spec(&self, export: Export) -> (FrontEndSpec, PathBuf) {
+        match self {
+            Self::Socket(path) => {
+                (FrontEndSpec::NbdSocket { path: path.clone(), export }, path.clone())
+            }
+            Self::Ublk(number) => {
+                (FrontEndSpec::Ublk { number: *number, export }, device_path(*number))
+            }
+        }
+    }
+}
+
 /// A running driver.
 pub(super) struct DriverHandle {
     name: String,
-    socket: PathBuf,
+    serving: Serving,
     handle: Handle,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -22,11 +46,11 @@ pub(super) struct DriverHandle {
 impl DriverHandle {
     pub(super) fn new(
         name: String,
-        socket: PathBuf,
+        serving: Serving,
         handle: Handle,
         thread: JoinHandle<()>,
     ) -> Self {
-        Self { name, socket, handle, thread: Mutex::new(Some(thread)) }
+        Self { name, serving, handle, thread: Mutex::new(Some(thread)) }
     }
 }
 
@@ -42,15 +66,16 @@ impl MirrorHandle for DriverHandle {
     }
 
     fn open_front_end(&self) -> Answer<Step<PathBuf>> {
-        let (handle, socket, name) = (self.handle.clone(), self.socket.clone(), self.name.clone());
+        let (handle, serving, name) =
+            (self.handle.clone(), self.serving.clone(), self.name.clone());
         Box::pin(async move {
             let gone = || internal("the driver has ended");
             let status = handle.status().await.map_err(|_| gone())?;
             let export = Export { name, size: status.size, block: status.block };
-            let spec = FrontEndSpec::NbdSocket { path: socket.clone(), export };
+            let (spec, place) = serving.spec(export);
             let opened = handle.open_front_end(spec).await.map_err(|_| gone())?;
-            opened.map_err(|e| internal(&format!("{}: {e}", socket.display())))?;
-            Ok(socket)
+            opened.map_err(|e| internal(&format!("{}: {e}", place.display())))?;
+            Ok(place)
         })
     }
 

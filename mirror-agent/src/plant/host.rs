@@ -1,5 +1,6 @@
 //! Block device and file system of one mirror behind the agent's trait.
 
+use super::driver::Serving;
 use super::{internal, socket_path, step};
 use crate::agent::{HostOps, Step};
 use crate::config::{self, Config, FrontEnd, MirrorConfig};
@@ -14,6 +15,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
 use tokio::time::timeout;
 
+/// Mirror n is ublk device 1000 + n, out of the way of numbers that the kernel gives out.
+const UBLK_NUMBERS: u32 = 1000;
 /// How long the watcher of the carrier has to let go of it before it is asked again.
 const LET_GO: Duration = Duration::from_millis(50);
 
@@ -61,8 +64,14 @@ impl Host {
         &self.shared.runner
     }
 
-    pub(super) fn socket(&self) -> &Path {
-        &self.shared.socket
+    /// How the driver is to serve the device.
+    pub(super) fn serving(&self) -> Serving {
+        match self.shared.carrier_config.kind {
+            CarrierKind::Ublk { number } => Serving::Ublk(number),
+            CarrierKind::NbdFuse | CarrierKind::SocketOnly => {
+                Serving::Socket(self.shared.socket.clone())
+            }
+        }
     }
 
     /// Runs `work` with the parts of this host.
@@ -188,15 +197,34 @@ impl HostOps for Host {
 }
 
 fn carrier_config(config: &Config, mirror: &MirrorConfig) -> CarrierConfig {
-    let kind = match mirror.front_end {
-        FrontEnd::NbdSocket => CarrierKind::SocketOnly,
-        FrontEnd::Auto | FrontEnd::Loop => CarrierKind::NbdFuse,
-    };
+    let kind = carrier_kind(mirror);
     CarrierConfig {
         kind,
         device_dir: config.agent.device_dir.clone(),
         run_dir: config.agent.run_dir.clone(),
         ..CarrierConfig::new(mirror.name.clone(), u32::from(mirror.nmp))
+    }
+}
+
+/// What carries the mirror; `auto` is decided here, and said.
+fn carrier_kind(mirror: &MirrorConfig) -> CarrierKind {
+    let ublk = CarrierKind::Ublk { number: UBLK_NUMBERS + u32::from(mirror.nmp) };
+    match mirror.front_end {
+        FrontEnd::NbdSocket => CarrierKind::SocketOnly,
+        FrontEnd::Loop => CarrierKind::NbdFuse,
+        FrontEnd::Ublk => ublk,
+        FrontEnd::Auto if kmod_shim::ublk::is_available() => {
+            tracing::info!("{}: served by the kernel's ublk driver", mirror.name);
+            ublk
+        }
+        FrontEnd::Auto => {
+            tracing::info!(
+                "{}: served by nbdfuse and a loop device, for this kernel offers no ublk \
+                 (no /dev/ublk-control; try: modprobe ublk_drv)",
+                mirror.name
+            );
+            CarrierKind::NbdFuse
+        }
     }
 }
 

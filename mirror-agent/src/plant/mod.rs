@@ -43,7 +43,7 @@ impl Plant for RealPlant {
             carrier::clear_stale(host.carrier_config(), host.runner())
                 .await
                 .map_err(|e| step(&e))?;
-            let socket = host.socket().to_owned();
+            let serving = host.serving();
             let name = mirror.name.clone();
             let driver = tokio::task::spawn_blocking(move || start(&config, &mirror, &secret))
                 .await
@@ -51,7 +51,7 @@ impl Plant for RealPlant {
             let (events, receiver) = mpsc::channel(MAX_EVENTS);
             tokio::spawn(forward(driver.reports, failed, events));
             Ok(Opened {
-                driver: Arc::new(DriverHandle::new(name, socket, driver.handle, driver.thread)),
+                driver: Arc::new(DriverHandle::new(name, serving, driver.handle, driver.thread)),
                 host: Arc::new(host),
                 events: receiver,
             })

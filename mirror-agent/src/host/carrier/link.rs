@@ -48,6 +48,11 @@ pub(super) fn check_free(link: &Path) -> Result<(), HostError> {
 /// Points the name at `device`; whoever opens it meets the old link or the new one.
 pub(super) fn point(link: &Path, device: LoopDevice) -> Result<(), HostError> {
     check_free(link)?;
+    replace(link, &device.path())
+}
+
+/// Makes the name lead to `target`, whatever it was; whoever opens it meets the old or the new.
+pub(super) fn replace(link: &Path, target: &Path) -> Result<(), HostError> {
     let make = || {
         let name = link.file_name().unwrap_or_default().to_string_lossy();
         let new = link.with_file_name(format!(".{name}.{}", std::process::id()));
@@ -56,7 +61,7 @@ pub(super) fn point(link: &Path, device: LoopDevice) -> Result<(), HostError> {
                 return Err(e);
             }
         }
-        symlink(device.path(), &new)?;
+        symlink(target, &new)?;
         fs::rename(&new, link)
     };
     make().map_err(HostError::system(format!("device name {}", link.display())))
