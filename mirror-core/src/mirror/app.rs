@@ -100,6 +100,10 @@ impl App {
         !self.waiting.is_empty()
     }
 
+    pub(super) fn is_read(&self, token: u64) -> bool {
+        self.ops.get(&token).is_some_and(|op| matches!(op.what, What::Read))
+    }
+
     pub(super) fn settled(&self) -> u64 {
         self.settled
     }
