@@ -66,7 +66,8 @@ impl Mirror {
     }
 
     pub(super) fn alone_recorded(&mut self) {
-        if self.alone != Alone::Recording {
+        // A device that failed meanwhile completes nothing alone.
+        if self.alone != Alone::Recording || self.device_failed {
             return;
         }
         self.alone = Alone::Ready;

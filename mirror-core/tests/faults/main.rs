@@ -2,7 +2,13 @@
 
 mod rig;
 
-use rig::Rig;
+use mirror_core::command::{Command, Done, Refusal};
+use mirror_core::io::{IoFailure, RequestError};
+use mirror_core::units::{SessionNo, Side};
+use mirror_core::wire::{Beat, Message};
+use rig::{Rig, constructed};
+
+const EIO: IoFailure = IoFailure::Errno(5);
 
 /// An application that always has a read under way must not keep the servers apart.
 #[test]
@@ -23,4 +29,34 @@ fn a_write_under_way_holds_up_an_agreement() {
     assert!(rig.card().is_none(), "the card would change");
     rig.data_ends(Ok(None));
     assert!(rig.card().is_some());
+}
+
+/// The device has failed: what was on its way fails, too, and nothing goes on alone for its sake.
+/// The peer would be told that it is behind, and could not take over.
+#[test]
+fn a_failed_device_does_not_go_on_alone() {
+    let mut rig = Rig::active();
+    let (failed, late) = (rig.write(0), rig.write(4096));
+    rig.data_ends(Err(EIO));
+    rig.data_ends(Ok(None));
+    rig.pass(60_000);
+    let io = Err(RequestError::Io);
+    assert_eq!(rig.completed, [(failed, io.clone()), (late, io)]);
+    assert!(rig.told.is_empty(), "the peer was told that it is behind");
+    assert_eq!(rig.record().generation, constructed(Side::First).generation);
+}
+
+/// The same after the cluster partition failed, which can record nothing any more.
+#[test]
+fn a_device_without_cluster_partition_can_be_closed() {
+    let mut rig = Rig::active();
+    let late = rig.write(0);
+    rig.cluster_fails = true;
+    let unmarked = rig.write(1 << 19);
+    rig.data_ends(Ok(None));
+    rig.pass(60_000);
+    let io = Err(RequestError::Io);
+    assert_eq!(rig.completed, [(unmarked, io.clone()), (late, io)]);
+    let id = rig.command(Command::Deactivate);
+    assert!(rig.replies.contains(&(id, Ok(Done::Deactivated))), "{:?}", rig.replies);
 }
