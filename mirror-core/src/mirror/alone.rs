@@ -71,6 +71,17 @@ impl Mirror {
             return;
         }
         self.alone = Alone::Ready;
+        self.tell_peer_behind();
+    }
+
+    /// A failed agreement may have taken a new number: the peer is told again under that.
+    pub(super) fn still_alone(&mut self) {
+        if self.active && self.alone == Alone::Ready && !self.meta.record.peer_behind {
+            self.tell_peer_behind();
+        }
+    }
+
+    fn tell_peer_behind(&mut self) {
         let session = self.meta.record.session;
         self.out.push(Action::TellPeerBehind { session });
     }

@@ -610,7 +610,8 @@ impl Mirror {
     fn told_behind(&mut self, id: CommandId, session: SessionNo) {
         if self.active {
             self.reply(id, Err(Refusal::AlreadyActive));
-        } else if self.meta.record.session != session || self.link.is_agreeing() {
+        } else if session < self.meta.record.last_open() || self.link.is_agreeing() {
+            // Old news, or soon to be. A later session than any here was offered and not heard of.
             self.reply(id, Err(Refusal::Busy));
         } else {
             self.meta.record.behind = true;

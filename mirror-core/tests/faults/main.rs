@@ -60,3 +60,28 @@ fn a_device_without_cluster_partition_can_be_closed() {
     let id = rig.command(Command::Deactivate);
     assert!(rig.replies.contains(&(id, Ok(Done::Deactivated))), "{:?}", rig.replies);
 }
+
+/// The peer went on alone after an offer that this side never saw.
+#[test]
+fn a_side_can_be_told_of_a_session_that_it_never_saw() {
+    let mut rig = Rig::new(constructed(Side::Second));
+    let stale = rig.command(Command::ToldBehind { session: SessionNo(9) });
+    assert_eq!(rig.replies.pop(), Some((stale, Err(Refusal::Busy))));
+    let id = rig.command(Command::ToldBehind { session: SessionNo(11) });
+    assert_eq!(rig.replies, [(id, Ok(Done::Noted))]);
+    assert!(rig.record().behind);
+}
+
+/// Each failed agreement may take a new number, under which the peer is to be told again.
+#[test]
+fn an_agreement_that_fails_tells_the_peer_again() {
+    let mut rig = Rig::active();
+    rig.disconnect();
+    rig.write(0);
+    rig.pass(60_000);
+    assert_eq!(rig.told, [SessionNo(11)]);
+    rig.data_ends(Ok(None));
+    rig.connect();
+    rig.disconnect();
+    assert_eq!(rig.told, [SessionNo(11); 2]);
+}
