@@ -110,6 +110,9 @@ impl Mirror {
                 let result = self.cancel_recovery();
                 self.reply(id, result);
             }
+            Command::Force { .. } if self.operator.forcing.is_some() => {
+                self.reply(id, Err(Refusal::Busy));
+            }
             Command::Force { peer_seen_active } => {
                 let until = self.now.mono.plus(PATIENCE_MS);
                 self.operator.forcing =

@@ -85,3 +85,13 @@ fn an_agreement_that_fails_tells_the_peer_again() {
     rig.disconnect();
     assert_eq!(rig.told, [SessionNo(11); 2]);
 }
+
+#[test]
+fn of_two_forces_the_second_is_refused_and_both_are_answered() {
+    let mut rig = Rig::new(constructed(Side::First));
+    let first = rig.command(Command::Force { peer_seen_active: None });
+    let second = rig.command(Command::Force { peer_seen_active: None });
+    assert_eq!(rig.replies, [(second, Err(Refusal::Busy))]);
+    rig.data_ends(Ok(None));
+    assert_eq!(rig.replies[1..], [(first, Ok(Done::ForcedAlone))]);
+}
