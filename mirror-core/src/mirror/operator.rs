@@ -349,6 +349,9 @@ impl Mirror {
         if asked {
             self.meta.record.known_activation = number;
             self.record_activation(number);
+        } else if self.operator.activating.is_none() && !self.active {
+            // Given up meanwhile, but the peer takes this side for active now.
+            self.send(Message::Deactivated);
         }
     }
 

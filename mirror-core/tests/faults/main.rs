@@ -95,3 +95,18 @@ fn of_two_forces_the_second_is_refused_and_both_are_answered() {
     rig.data_ends(Ok(None));
     assert_eq!(rig.replies[1..], [(first, Ok(Done::ForcedAlone))]);
 }
+
+/// The peer takes this side for active once it has granted; nothing else would tell it.
+#[test]
+fn a_grant_that_comes_too_late_is_given_back() {
+    let mut rig = Rig::in_session();
+    let id = rig.command(Command::Activate { peer_down: false, peer_seen_active: None });
+    let number = rig.asked().expect("the peer is asked");
+    for _ in 0..9 {
+        rig.pass(1000);
+        rig.receive(0, Message::Beat(Beat::default()));
+    }
+    assert_eq!(rig.replies, [(id, Err(Refusal::Busy))]);
+    rig.receive(11, Message::ActivateGrant { number });
+    assert!(matches!(rig.sent.last(), Some(Message::Deactivated)), "{:?}", rig.sent.last());
+}
