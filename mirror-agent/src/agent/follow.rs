@@ -77,7 +77,7 @@ async fn driver_events(
 /// may have the number that the peer is told of, if it was only offered until then; telling it
 /// once more would end it.
 async fn tell_behind(agent: Arc<Agent>, mirror: Arc<Managed>, session: SessionNo) {
-    while !mirror.in_session().await {
+    loop {
         let request = PeerRequest::TellBehind { mirror: mirror.config.name.clone(), session };
         match agent.peer.ask(request).await {
             Ok(PeerAnswer::Behind { session: s }) if s == session => {
@@ -91,6 +91,9 @@ async fn tell_behind(agent: Arc<Agent>, mirror: Arc<Managed>, session: SessionNo
             Err(e) => tracing::debug!("{}: {e}", mirror.config.name),
         }
         sleep(PAUSE).await;
+        if mirror.in_session().await {
+            return;
+        }
     }
 }
 
