@@ -73,7 +73,9 @@ async fn driver_events(
     }
 }
 
-/// Tells the peer until it has confirmed, or a newer session shows that it need not know.
+/// Tells the peer until it has confirmed, or a session shows that it need not know. That session
+/// may have the number that the peer is told of, if it was only offered until then; telling it
+/// once more would end it.
 async fn tell_behind(agent: Arc<Agent>, mirror: Arc<Managed>, session: SessionNo) {
     loop {
         let request = PeerRequest::TellBehind { mirror: mirror.config.name.clone(), session };
@@ -88,10 +90,10 @@ async fn tell_behind(agent: Arc<Agent>, mirror: Arc<Managed>, session: SessionNo
             Ok(other) => tracing::warn!("{}: not confirmed: {other:?}", mirror.config.name),
             Err(e) => tracing::debug!("{}: {e}", mirror.config.name),
         }
-        if mirror.status().await.is_some_and(|s| s.session > session.0) {
+        sleep(PAUSE).await;
+        if mirror.in_session().await {
             return;
         }
-        sleep(PAUSE).await;
     }
 }
 

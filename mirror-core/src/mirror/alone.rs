@@ -66,10 +66,22 @@ impl Mirror {
     }
 
     pub(super) fn alone_recorded(&mut self) {
-        if self.alone != Alone::Recording {
+        // A device that failed meanwhile completes nothing alone.
+        if self.alone != Alone::Recording || self.device_failed {
             return;
         }
         self.alone = Alone::Ready;
+        self.tell_peer_behind();
+    }
+
+    /// A failed agreement may have taken a new number: the peer is told again under that.
+    pub(super) fn still_alone(&mut self) {
+        if self.active && self.alone == Alone::Ready && !self.meta.record.peer_behind {
+            self.tell_peer_behind();
+        }
+    }
+
+    fn tell_peer_behind(&mut self) {
         let session = self.meta.record.session;
         self.out.push(Action::TellPeerBehind { session });
     }

@@ -100,6 +100,10 @@ impl App {
         !self.waiting.is_empty()
     }
 
+    pub(super) fn is_read(&self, token: u64) -> bool {
+        self.ops.get(&token).is_some_and(|op| matches!(op.what, What::Read))
+    }
+
     pub(super) fn settled(&self) -> u64 {
         self.settled
     }
@@ -380,6 +384,11 @@ impl Mirror {
             (Leg::Failed, _) => self.finish(token, Err(RequestError::Io)),
             (Leg::Done, Leg::Done) => self.finish(token, Ok(())),
             (Leg::Done, Leg::Idle) if matches!(op.what, What::Read) => self.finish(token, Ok(())),
+            // What a failed device still had under way must not make it go alone: the peer would
+            // be told that it is behind, and could not take over.
+            (Leg::Done, Leg::Idle) if self.device_failed => {
+                self.finish(token, Err(RequestError::Io));
+            }
             // The session ended under way: back to the gate.
             (Leg::Done, Leg::Idle) => self.wait_at(token, Stage::Gate),
             (Leg::Pending | Leg::Idle, _) | (Leg::Done, Leg::Pending | Leg::Failed) => {}

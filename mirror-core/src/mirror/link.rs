@@ -159,6 +159,7 @@ impl Mirror {
             Link::Agree(_) => {
                 self.alone_due = now;
                 self.back_off();
+                self.still_alone();
             }
             Link::Parked(_) => {
                 self.alone_due = now;

@@ -312,9 +312,11 @@ impl Mirror {
     }
 
     /// Nothing of ours is under way on either partition, so that a card can be shown (rule 8) and
-    /// a session be opened (no I/O of an older one in flight).
+    /// a session be opened (no I/O of an older one in flight). The application's reads change
+    /// nothing, and waiting for them would keep the servers apart for as long as it reads.
     fn is_drained(&self) -> bool {
-        self.ios.is_empty() && self.meta.is_idle() && self.standby.is_empty()
+        let reads = |owner: &Owner| matches!(owner, Owner::Op(token) if self.app.is_read(*token));
+        self.ios.values().all(reads) && self.meta.is_idle() && self.standby.is_empty()
     }
 
     fn id(&mut self) -> u64 {

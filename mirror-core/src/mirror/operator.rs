@@ -110,6 +110,9 @@ impl Mirror {
                 let result = self.cancel_recovery();
                 self.reply(id, result);
             }
+            Command::Force { .. } if self.operator.forcing.is_some() => {
+                self.reply(id, Err(Refusal::Busy));
+            }
             Command::Force { peer_seen_active } => {
                 let until = self.now.mono.plus(PATIENCE_MS);
                 self.operator.forcing =
@@ -346,6 +349,9 @@ impl Mirror {
         if asked {
             self.meta.record.known_activation = number;
             self.record_activation(number);
+        } else if self.operator.activating.is_none() && !self.active {
+            // Given up meanwhile, but the peer takes this side for active now.
+            self.send(Message::Deactivated);
         }
     }
 
@@ -610,7 +616,8 @@ impl Mirror {
     fn told_behind(&mut self, id: CommandId, session: SessionNo) {
         if self.active {
             self.reply(id, Err(Refusal::AlreadyActive));
-        } else if self.meta.record.session != session || self.link.is_agreeing() {
+        } else if session < self.meta.record.last_open() || self.link.is_agreeing() {
+            // Old news, or soon to be. A later session than any here was offered and not heard of.
             self.reply(id, Err(Refusal::Busy));
         } else {
             self.meta.record.behind = true;

@@ -28,6 +28,7 @@ fn constructed(source: bool) -> DriverEvent {
 #[tokio::test]
 async fn a_peer_is_told_until_it_has_confirmed_this_very_session() {
     let lab = lab("").await;
+    lab.fake.status.lock().expect("lock").link = LinkStatus::Down;
     let _tasks = started(&lab).await;
     let wrong = PeerAnswer::Behind { session: SessionNo(6) };
     *lab.fake.peer.lock().expect("lock") = Some(wrong);
@@ -40,6 +41,21 @@ async fn a_peer_is_told_until_it_has_confirmed_this_very_session() {
         lab.fake.journal.contains("PeerConfirmedBehind { session: SessionNo(7) }")
     })
     .await;
+}
+
+/// The session may have the number that the peer was told of: it was only offered until then.
+#[tokio::test]
+async fn a_peer_is_not_told_during_a_session() {
+    let lab = lab("").await;
+    lab.fake.status.lock().expect("lock").link = LinkStatus::Down;
+    let _tasks = started(&lab).await;
+    send(&lab, DriverEvent::TellPeerBehind(SessionNo(1))).await;
+    let tell = "peer: TellBehind { mirror: \"md1\", session: SessionNo(1) }";
+    until("told", || lab.fake.journal.contains(tell)).await;
+    lab.fake.status.lock().expect("lock").link = LinkStatus::Session;
+    lab.fake.journal.take();
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert!(!lab.fake.journal.contains(tell));
 }
 
 #[tokio::test]

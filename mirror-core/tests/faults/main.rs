@@ -1,0 +1,112 @@
+//! One mirror with requests under way when something goes wrong.
+
+mod rig;
+
+use mirror_core::command::{Command, Done, Refusal};
+use mirror_core::io::{IoFailure, RequestError};
+use mirror_core::units::{SessionNo, Side};
+use mirror_core::wire::{Beat, Message};
+use rig::{Rig, constructed};
+
+const EIO: IoFailure = IoFailure::Errno(5);
+
+/// An application that always has a read under way must not keep the servers apart.
+#[test]
+fn reads_under_way_do_not_hold_up_an_agreement() {
+    let mut rig = Rig::active_alone();
+    rig.read(0);
+    assert_eq!(rig.data.len(), 1);
+    rig.connect();
+    assert!(rig.card().is_some(), "the card waits for a read");
+}
+
+#[test]
+fn a_write_under_way_holds_up_an_agreement() {
+    let mut rig = Rig::active_alone();
+    rig.write(0);
+    assert_eq!(rig.data.len(), 1);
+    rig.connect();
+    assert!(rig.card().is_none(), "the card would change");
+    rig.data_ends(Ok(None));
+    assert!(rig.card().is_some());
+}
+
+/// The device has failed: what was on its way fails, too, and nothing goes on alone for its sake.
+/// The peer would be told that it is behind, and could not take over.
+#[test]
+fn a_failed_device_does_not_go_on_alone() {
+    let mut rig = Rig::active();
+    let (failed, late) = (rig.write(0), rig.write(4096));
+    rig.data_ends(Err(EIO));
+    rig.data_ends(Ok(None));
+    rig.pass(60_000);
+    let io = Err(RequestError::Io);
+    assert_eq!(rig.completed, [(failed, io.clone()), (late, io)]);
+    assert!(rig.told.is_empty(), "the peer was told that it is behind");
+    assert_eq!(rig.record().generation, constructed(Side::First).generation);
+}
+
+/// The same after the cluster partition failed, which can record nothing any more.
+#[test]
+fn a_device_without_cluster_partition_can_be_closed() {
+    let mut rig = Rig::active();
+    let late = rig.write(0);
+    rig.cluster_fails = true;
+    let unmarked = rig.write(1 << 19);
+    rig.data_ends(Ok(None));
+    rig.pass(60_000);
+    let io = Err(RequestError::Io);
+    assert_eq!(rig.completed, [(unmarked, io.clone()), (late, io)]);
+    let id = rig.command(Command::Deactivate);
+    assert!(rig.replies.contains(&(id, Ok(Done::Deactivated))), "{:?}", rig.replies);
+}
+
+/// The peer went on alone after an offer that this side never saw.
+#[test]
+fn a_side_can_be_told_of_a_session_that_it_never_saw() {
+    let mut rig = Rig::new(constructed(Side::Second));
+    let stale = rig.command(Command::ToldBehind { session: SessionNo(9) });
+    assert_eq!(rig.replies.pop(), Some((stale, Err(Refusal::Busy))));
+    let id = rig.command(Command::ToldBehind { session: SessionNo(11) });
+    assert_eq!(rig.replies, [(id, Ok(Done::Noted))]);
+    assert!(rig.record().behind);
+}
+
+/// Each failed agreement may take a new number, under which the peer is to be told again.
+#[test]
+fn an_agreement_that_fails_tells_the_peer_again() {
+    let mut rig = Rig::active();
+    rig.disconnect();
+    rig.write(0);
+    rig.pass(60_000);
+    assert_eq!(rig.told, [SessionNo(11)]);
+    rig.data_ends(Ok(None));
+    rig.connect();
+    rig.disconnect();
+    assert_eq!(rig.told, [SessionNo(11); 2]);
+}
+
+#[test]
+fn of_two_forces_the_second_is_refused_and_both_are_answered() {
+    let mut rig = Rig::new(constructed(Side::First));
+    let first = rig.command(Command::Force { peer_seen_active: None });
+    let second = rig.command(Command::Force { peer_seen_active: None });
+    assert_eq!(rig.replies, [(second, Err(Refusal::Busy))]);
+    rig.data_ends(Ok(None));
+    assert_eq!(rig.replies[1..], [(first, Ok(Done::ForcedAlone))]);
+}
+
+/// The peer takes this side for active once it has granted; nothing else would tell it.
+#[test]
+fn a_grant_that_comes_too_late_is_given_back() {
+    let mut rig = Rig::in_session();
+    let id = rig.command(Command::Activate { peer_down: false, peer_seen_active: None });
+    let number = rig.asked().expect("the peer is asked");
+    for _ in 0..9 {
+        rig.pass(1000);
+        rig.receive(0, Message::Beat(Beat::default()));
+    }
+    assert_eq!(rig.replies, [(id, Err(Refusal::Busy))]);
+    rig.receive(11, Message::ActivateGrant { number });
+    assert!(matches!(rig.sent.last(), Some(Message::Deactivated)), "{:?}", rig.sent.last());
+}
