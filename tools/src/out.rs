@@ -72,7 +72,7 @@ impl From<ClientError> for Failure {
     fn from(e: ClientError) -> Self {
         match e {
             ClientError::NoAgent(_) => {
-                Self::new(MdCode::NoAgent, format!("{} {e}", MdCode::NoAgent.text()))
+                Self::new(MdCode::NoAgent, format!("{} ({e})", MdCode::NoAgent.text()))
                     .next("systemctl start clusterpro_md")
             }
             other => Self::new(MdCode::Internal, MdCode::Internal.fill(&[&other.to_string()])),

@@ -100,7 +100,9 @@ async fn tell_behind(agent: Arc<Agent>, mirror: Arc<Managed>, session: SessionNo
 /// Keeps what the other agent says of the mirror while there is no session.
 async fn watch_peer(agent: Arc<Agent>, mirror: Arc<Managed>) {
     loop {
-        if !mirror.in_session().await {
+        if mirror.in_session().await {
+            mirror.forget_peer();
+        } else {
             let request = PeerRequest::Report { mirror: mirror.config.name.clone() };
             if let Ok(PeerAnswer::Report(theirs)) = agent.peer.ask(request).await {
                 mirror.peer_said(*theirs);

@@ -313,6 +313,11 @@ impl Managed {
         *self.view() = Some((Instant::now(), report));
     }
 
+    /// Forgets what the other agent said: there is a session, and after it all that may be wrong.
+    pub(super) fn forget_peer(&self) {
+        *self.view() = None;
+    }
+
     /// What the other agent said lately.
     pub(super) fn peer_view(&self) -> Option<MirrorReport> {
         let view = self.view();

@@ -23,6 +23,7 @@ pub(super) async fn own(mirror: &Managed) -> Result<MirrorReport, Refused> {
 pub(super) async fn complete(mirror: &Managed) -> Result<MirrorReport, Refused> {
     let mut report = own(mirror).await?;
     if report.status.link == LinkStatus::Session {
+        mirror.forget_peer();
         return Ok(report);
     }
     if let Some(theirs) = mirror.peer_view() {

@@ -54,13 +54,23 @@ pub fn explain(operation: Operation, refusal: Refusal, who: Parties<'_>) -> Expl
         Operation::Deactivate => "was not deactivated",
         Operation::Recover => "is not being recovered",
         Operation::Force => "was not forced",
-        Operation::Cancel => "has no recovery that was stopped",
+        Operation::Cancel => "has no recovery to stop",
     };
     Explained {
         event: event(operation, refusal, who.device),
         code: code(refusal),
-        message: format!("{} {verb} on {}: {refusal}.", who.mirror, who.local),
+        message: format!("{} {verb} on {}: {}.", who.mirror, who.local, cause(operation, refusal)),
         next: next_step(operation, refusal, who),
+    }
+}
+
+/// The cause in words. Without contact only an activation asks who has the latest data.
+fn cause(operation: Operation, refusal: Refusal) -> String {
+    match refusal {
+        Refusal::NoContact if operation != Operation::Activate => {
+            "the other server cannot be reached".to_owned()
+        }
+        _ => refusal.to_string(),
     }
 }
 
@@ -145,7 +155,9 @@ const fn code(refusal: Refusal) -> MdCode {
 fn next_step(operation: Operation, refusal: Refusal, who: Parties<'_>) -> String {
     let Parties { mirror, local, peer, .. } = who;
     match refusal {
-        Refusal::NotLatest => format!("clpmdctrl --recovery {mirror}"),
+        Refusal::NotLatest => format!(
+            "start the agent on {peer} if it does not run, then bring {local} up to date: clpmdctrl --recovery {mirror}"
+        ),
         Refusal::SplitBrain | Refusal::NoDirection => {
             format!(
                 "deactivate {mirror} on both servers, see with `clpmdstat --mirror {mirror}` which one to keep, then: clpmdctrl --force <server> {mirror}"

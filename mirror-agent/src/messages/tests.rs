@@ -131,6 +131,12 @@ fn peer_down_and_force_are_offered_only_where_they_are_the_way_out() {
 }
 
 #[test]
+fn a_recovery_without_contact_says_nothing_of_the_latest_data() {
+    let e = explain(Operation::Recover, Refusal::NoContact, WHO);
+    assert!(e.message.ends_with("the other server cannot be reached."), "{}", e.message);
+}
+
+#[test]
 fn refusals_map_to_the_reasons_of_the_manual() {
     let of = |op, r| explain(op, r, WHO);
     let activate = of(Operation::Activate, Refusal::WasActive);

@@ -61,9 +61,10 @@ fn main() -> ExitCode {
                 }
                 println!("seed {seed} FAILED: {text}");
                 println!(
-                    "again: vopr --seed {seed} --steps {}{} --verbose",
+                    "again: vopr --seed {seed} --steps {}{}{} --verbose",
                     args.steps,
-                    if args.no_power_loss { " --no-power-loss" } else { "" }
+                    if args.no_power_loss { " --no-power-loss" } else { "" },
+                    if args.no_force { " --no-force" } else { "" }
                 );
                 return ExitCode::FAILURE;
             }

@@ -146,6 +146,12 @@ async fn the_other_agents_view_fills_in_while_there_is_no_session() {
     lab.mirror.peer_said(theirs);
     let both = shown(&control).await;
     assert_eq!((both.peer_by_agent, both.status.sides[1].color), (true, Color::Green));
+    // What was said before a session says nothing after it.
+    for link in [LinkStatus::Session, LinkStatus::Down] {
+        lab.fake.status.lock().expect("lock").link = link;
+        let later = shown(&control).await;
+        assert_eq!((later.peer_by_agent, later.status.sides[1].color), (false, Color::Gray));
+    }
 }
 
 #[tokio::test]
