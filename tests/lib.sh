@@ -162,3 +162,17 @@ equal_in_the_end() {
 
 # Bytes that server N has received on the mirror connect since its links were made.
 received() { lab_run "$1" awk '$1 == "mirror:" { print $2 }' /proc/net/dev; }
+
+# Both servers active with data of their own, and in contact again.
+split_brain() {
+    local n
+    lab_cut all
+    for n in 1 2; do
+        wait_for 20 "server$n misses the other" state_is "$n" .status.link down
+        is_active "$n" || ctrl "$n" --active md1
+    done
+    fill 1 50 52
+    fill 2 51 53
+    lab_heal all
+    for n in 1 2; do wait_colors "$n" "RED RED" 30; done
+}
