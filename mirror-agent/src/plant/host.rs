@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 /// Mirror n is ublk device 1000 + n, out of the way of numbers that the kernel gives out.
@@ -31,10 +32,23 @@ struct Shared {
     carrier_config: CarrierConfig,
     runner: Runner,
     fs: Option<FileSystem>,
-    carrier: Mutex<Option<Carrier>>,
+    carrier: Mutex<Option<Attached>>,
     /// Asks the watcher to let go of the carrier.
     wanted: Notify,
     ended: mpsc::Sender<String>,
+}
+
+/// A carrier in use. Its watcher goes with it: one that outlived it would compete with the next
+/// carrier's for the lock, and a third party could wait for ever.
+struct Attached {
+    carrier: Carrier,
+    watcher: AbortHandle,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
 }
 
 impl Host {
@@ -85,7 +99,7 @@ impl Host {
 
 impl Shared {
     /// The carrier, taken from its watcher.
-    async fn carrier(&self) -> MutexGuard<'_, Option<Carrier>> {
+    async fn carrier(&self) -> MutexGuard<'_, Option<Attached>> {
         loop {
             self.wanted.notify_one();
             if let Ok(guard) = timeout(LET_GO, self.carrier.lock()).await {
@@ -95,16 +109,16 @@ impl Shared {
     }
 
     async fn device(&self) -> Option<PathBuf> {
-        self.carrier().await.as_ref().and_then(|c| c.device().map(Path::to_owned))
+        self.carrier().await.as_ref().and_then(|a| a.carrier.device().map(Path::to_owned))
     }
 
     /// Waits for the carrier to end by itself, and tells it once.
     async fn watch(self: Arc<Self>) {
         loop {
             let mut guard = self.carrier.lock().await;
-            let Some(carrier) = guard.as_mut() else { return };
+            let Some(attached) = guard.as_mut() else { return };
             tokio::select! {
-                why = carrier.ended() => {
+                why = attached.carrier.ended() => {
                     // The agent is told once; more would say the same.
                     let _ = self.ended.try_send(why);
                     return;
@@ -122,16 +136,16 @@ impl Shared {
             return Ok(());
         }
         let opened = Carrier::open(&self.carrier_config, &self.runner, &front_end, &self.name);
-        *guard = Some(opened.await.map_err(|e| step(&e))?);
-        drop(guard);
-        tokio::spawn(Arc::clone(&self).watch());
+        let carrier = opened.await.map_err(|e| step(&e))?;
+        let watcher = tokio::spawn(Arc::clone(&self).watch()).abort_handle();
+        *guard = Some(Attached { carrier, watcher });
         Ok(())
     }
 
     async fn detach(self: Arc<Self>) -> Step<()> {
         let mut guard = self.carrier().await;
-        if let Some(carrier) = guard.as_mut() {
-            carrier.close().await.map_err(|e| step(&e))?;
+        if let Some(attached) = guard.as_mut() {
+            attached.carrier.close().await.map_err(|e| step(&e))?;
         }
         *guard = None;
         Ok(())
