@@ -167,7 +167,7 @@ fn next_step(operation: Operation, refusal: Refusal, who: Parties<'_>) -> String
             format!("clpmdstat --mirror {mirror}")
         }
         Refusal::NotConstructed => format!(
-            "start the agent on both servers; the first construction runs by itself: clpmdstat --mirror {mirror} --watch"
+            "start the agent on both servers; the first construction runs by itself: clpmdstat --mirror {mirror} --watch; if only {local} has lost its cluster partition, on {peer}: clpmdctrl --recovery {mirror}"
         ),
         Refusal::Busy | Refusal::RecoveryRunning => {
             format!("wait, and follow it with: clpmdstat --mirror {mirror} --watch")
