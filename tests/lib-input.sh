@@ -115,9 +115,8 @@ construct() {
     soon "the mirror is constructed" both_normal
 }
 
-agent_pid() { pgrep -P "${LAB_INIT[$1]}" -x clpmdagent || lab_host_pid "$1"; }
-# The number that the machine knows the agent by; the server has its own.
-lab_host_pid() {
+# The number that the machine knows the agent of server N by; the server has its own.
+agent_pid() {
     local inner pid
     inner=$(lab_enter "$1" cat /run/agent.pid)
     for pid in $(pgrep -x clpmdagent); do

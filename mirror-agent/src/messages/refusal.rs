@@ -146,6 +146,9 @@ fn next_step(operation: Operation, refusal: Refusal, who: Parties<'_>) -> String
     let Parties { mirror, local, peer, .. } = who;
     match refusal {
         Refusal::NotLatest => format!("clpmdctrl --recovery {mirror}"),
+        Refusal::NoDirection if operation == Operation::Force => format!(
+            "`clpmdstat --mirror {mirror} --json` names the reason as verdict; attach the right disk, or on the server whose disk is to be given up, with its agent stopped: clpmdinit --create force {mirror}"
+        ),
         Refusal::SplitBrain | Refusal::NoDirection => {
             format!(
                 "deactivate {mirror} on both servers, see with `clpmdstat --mirror {mirror}` which one to keep, then: clpmdctrl --force <server> {mirror}"
