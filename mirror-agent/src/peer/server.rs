@@ -132,7 +132,10 @@ async fn serve(mut stream: TcpStream, from: SocketAddr, host: Host) -> io::Resul
     // Strangers and half-open connections hold their place for this long at most.
     let opened = timeout(STEP_LIMIT, opening).await.map_err(io::Error::from).and_then(|r| r);
     let (mut channel, request) = opened.inspect_err(|e| {
-        tracing::info!("link between the agents: connection from {from} refused: {e}");
+        // The other agent, too, hangs up on one that does not answer in time.
+        if e.kind() != io::ErrorKind::UnexpectedEof {
+            tracing::info!("link between the agents: connection from {from} refused: {e}");
+        }
     })?;
     // A task of its own: it must not end half-way because the asker went away.
     let call = tokio::spawn(host.service.call(request));
