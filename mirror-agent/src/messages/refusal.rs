@@ -158,6 +158,9 @@ fn next_step(operation: Operation, refusal: Refusal, who: Parties<'_>) -> String
         Refusal::NotLatest => format!(
             "start the agent on {peer} if it does not run, then bring {local} up to date: clpmdctrl --recovery {mirror}"
         ),
+        Refusal::NoDirection if operation == Operation::Force => format!(
+            "`clpmdstat --mirror {mirror} --json` names the reason as verdict; attach the right disk, or on the server whose disk is to be given up, with its agent stopped: clpmdinit --create force {mirror}"
+        ),
         Refusal::SplitBrain | Refusal::NoDirection => {
             format!(
                 "deactivate {mirror} on both servers, see with `clpmdstat --mirror {mirror}` which one to keep, then: clpmdctrl --force <server> {mirror}"
@@ -179,7 +182,7 @@ fn next_step(operation: Operation, refusal: Refusal, who: Parties<'_>) -> String
             format!("clpmdstat --mirror {mirror}")
         }
         Refusal::NotConstructed => format!(
-            "start the agent on both servers; the first construction runs by itself: clpmdstat --mirror {mirror} --watch"
+            "start the agent on both servers; the first construction runs by itself: clpmdstat --mirror {mirror} --watch; if only {local} has lost its cluster partition, on {peer}: clpmdctrl --recovery {mirror}"
         ),
         Refusal::Busy | Refusal::RecoveryRunning => {
             format!("wait, and follow it with: clpmdstat --mirror {mirror} --watch")

@@ -116,12 +116,12 @@ async fn accept(listener: TcpListener, host: Host) {
 }
 
 async fn serve_logged(s: TcpStream, from: SocketAddr, host: Host, _permit: OwnedSemaphorePermit) {
-    if let Err(e) = serve(s, host).await {
+    if let Err(e) = serve(s, from, host).await {
         tracing::debug!("link between the agents, {from}: {e}");
     }
 }
 
-async fn serve(mut stream: TcpStream, host: Host) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, from: SocketAddr, host: Host) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let opening = async {
         let keys = exchange(&mut stream, &host.secret, host.side, false).await?;
@@ -130,7 +130,13 @@ async fn serve(mut stream: TcpStream, host: Host) -> io::Result<()> {
         io::Result::Ok((channel, request))
     };
     // Strangers and half-open connections hold their place for this long at most.
-    let (mut channel, request) = timeout(STEP_LIMIT, opening).await??;
+    let opened = timeout(STEP_LIMIT, opening).await.map_err(io::Error::from).and_then(|r| r);
+    let (mut channel, request) = opened.inspect_err(|e| {
+        // The other agent, too, hangs up on one that does not answer in time.
+        if e.kind() != io::ErrorKind::UnexpectedEof {
+            tracing::info!("link between the agents: connection from {from} refused: {e}");
+        }
+    })?;
     // A task of its own: it must not end half-way because the asker went away.
     let call = tokio::spawn(host.service.call(request));
     let answer = call.await.unwrap_or_else(|e| {

@@ -486,6 +486,8 @@ impl Mirror {
             Link::Parked(parked) if parked.theirs.active || parked.beat.active => {
                 Some(Refusal::TargetActive)
             }
+            // A word about whose data is newer changes nothing here: no copy would begin.
+            Link::Parked(parked) if is_misplaced(parked.verdict.row) => Some(Refusal::NoDirection),
             Link::Down { .. } if forcing.peer_seen_active == Some(true) => {
                 Some(Refusal::TargetActive)
             }
@@ -703,4 +705,9 @@ fn refusal_of(row: Row, outcome: Outcome) -> Option<Refusal> {
         Row::DiskFailed => Refusal::DiskFailed,
         _ => Refusal::NoDirection,
     })
+}
+
+/// The two are not the two sides of one mirror, or one cannot hold it.
+const fn is_misplaced(row: Row) -> bool {
+    matches!(row, Row::SameSide | Row::ForeignMirror | Row::SizeMismatch)
 }
