@@ -6,6 +6,7 @@ use super::session::Session;
 use crate::direction::Verdict;
 use crate::io::{Action, ConnId, Notice};
 use crate::record::Card;
+use crate::rules::{Rule, holds};
 use crate::units::{Millis, SessionNo, Side};
 use crate::wire::{Beat, Frame, Message, PeerHello};
 
@@ -196,7 +197,8 @@ impl Mirror {
         if let Some(wire) = &mut self.wire {
             wire.heard = self.now.mono;
         }
-        if frame.session != self.link.session_number() && !is_outside_sessions(&frame) {
+        let foreign = frame.session != self.link.session_number() && !is_outside_sessions(&frame);
+        if foreign && holds(Rule::SessionFrames) {
             self.protocol_error("a frame of another session");
             return;
         }

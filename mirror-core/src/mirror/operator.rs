@@ -8,6 +8,7 @@ use super::{Alone, Mirror, Owner};
 use crate::command::{Command, Done, Refusal};
 use crate::direction::{Mode, Outcome, Row, sessions_can_both_be_true};
 use crate::io::{Action, CommandId, DataOp};
+use crate::rules::{Rule, holds};
 use crate::units::{ActivationNo, Extent, Millis, SessionNo};
 use crate::wire::Message;
 
@@ -184,6 +185,10 @@ impl Mirror {
             }
             Answer::AskPeer => {
                 let number = self.next_activation();
+                if !holds(Rule::Grant) {
+                    self.record_activation(number);
+                    return;
+                }
                 self.set_asking(Asking::Asked(number));
                 self.send(Message::ActivateAsk { number });
             }
@@ -244,7 +249,7 @@ impl Mirror {
         if ask.peer_seen_active == Some(true) {
             return Answer::Refuse(Refusal::PeerActive);
         }
-        if record.inconsistent.is_some() || record.behind {
+        if (record.inconsistent.is_some() || record.behind) && holds(Rule::AbnormalActive) {
             return Answer::Refuse(Refusal::NotLatest);
         }
         let apart = self.last_verdict.map(|v| v.row);
@@ -258,8 +263,11 @@ impl Mirror {
             Some(loss) if !loss.in_sync => Answer::Refuse(Refusal::NotLatest),
             Some(loss) if !loss.active || ask.peer_down => Answer::WithoutContact,
             Some(_) => Answer::Refuse(Refusal::WasActive),
-            None if record.peer_active => Answer::Refuse(Refusal::PeerWasActive),
+            None if record.peer_active && holds(Rule::PeerWasActive) => {
+                Answer::Refuse(Refusal::PeerWasActive)
+            }
             None if ask.peer_down => Answer::WithoutContact,
+            None if !holds(Rule::WasActive) => Answer::WithoutContact,
             None if self.was_active => Answer::Refuse(Refusal::WasActive),
             None => Answer::Refuse(Refusal::NoContact),
         }
@@ -287,6 +295,11 @@ impl Mirror {
         record.boot = self.boot;
         record.peer_active = false;
         record.clean_stop = false;
+        if !holds(Rule::ActivationFirst) {
+            self.meta.persist();
+            self.activation_recorded();
+            return;
+        }
         self.meta.persist_then(Then::Activated);
     }
 
@@ -497,6 +510,7 @@ impl Mirror {
             return;
         }
         match forcing.flush {
+            Flush::Due if !holds(Rule::ForceFlushes) => self.set_force_flush(Flush::Done),
             Flush::Due => {
                 self.set_force_flush(Flush::Running);
                 self.submit(Owner::ForceFlush, DataOp::Flush, Extent::default());
@@ -568,7 +582,7 @@ impl Mirror {
         record.behind = false;
         record.peer_behind = false;
         record.peer_active = false;
-        record.owes_all = true;
+        record.owes_all = holds(Rule::ForceOwes);
         record.bases = [None; 2];
         record.born_session = record.last_open();
         record.clean_stop = false;
@@ -644,7 +658,7 @@ impl Mirror {
         self.operator.stopping = Some((id, Stopping::Recording));
         let peer_active = self.session().is_some_and(|s| s.peer_active);
         // A standby that stops while its peer goes on knows that it falls behind.
-        self.meta.record.behind |= peer_active;
+        self.meta.record.behind |= peer_active && holds(Rule::StopBehind);
         // After a crash this flush is not the one that was missed: only a session heals that.
         self.meta.record.clean_stop = ok && !peer_active && self.uninterrupted;
         if self.meta.failed {

@@ -1,6 +1,7 @@
 //! `vopr`: runs the simulator over many seeds, or one again.
 
 use clap::Parser;
+use mirror_core::rules::Rule;
 use mirror_sim::converge::run_seed;
 use mirror_sim::options::Options;
 use std::process::ExitCode;
@@ -28,6 +29,9 @@ struct Args {
     /// No operator says --force.
     #[arg(long)]
     no_force: bool,
+    /// Drop this rule of the core (needs a build with `--features mutations`).
+    #[arg(long, value_parser = rule)]
+    drop: Option<Rule>,
     /// Report every write that lands at this 4 KiB block.
     #[arg(long)]
     watch: Option<usize>,
@@ -39,8 +43,19 @@ struct Args {
     tail: usize,
 }
 
+fn rule(name: &str) -> Result<Rule, String> {
+    let known = || Rule::ALL.iter().map(|r| r.name()).collect::<Vec<_>>().join(", ");
+    if !mirror_core::rules::CAN_DROP {
+        return Err("this build cannot drop rules".to_owned());
+    }
+    let found = Rule::ALL.iter().copied().find(|r| r.name() == name);
+    found.ok_or_else(|| format!("one of: {}", known()))
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
+    #[cfg(feature = "mutations")]
+    mirror_core::rules::drop_rule(args.drop);
     let all = Options::all();
     let options = Options {
         steps: args.steps,
