@@ -1,6 +1,7 @@
 //! The end of a run: faults stop, everything is healed, and both sides must become equal within
 //! bounded time, if need be with an operator who resolves a split brain.
 
+use crate::node::SIZE;
 use crate::operator::Pending;
 use crate::world::{Happening, World};
 use mirror_core::command::Command;
@@ -55,6 +56,9 @@ impl World {
             if self.is_normal() {
                 return self.drain();
             }
+            if self.has_failed(self.weak) {
+                self.kill(self.weak, false);
+            }
             self.restart_some();
             self.resolve();
         }
@@ -98,8 +102,9 @@ impl World {
         }
     }
 
-    fn lacks(&self, node: usize) -> Option<String> {
+    pub(crate) fn lacks(&self, node: usize) -> Option<String> {
         let live = self.nodes[node].data.live();
+        let live = &live[..live.len().min(usize::try_from(SIZE / 4096).unwrap_or(0))];
         let wrong =
             |(block, stamp): (usize, &u64)| self.oracle.check(block, *stamp, u64::MAX).err();
         live.iter().enumerate().find_map(wrong)
@@ -140,7 +145,7 @@ impl World {
 
     fn judge(&mut self) -> Result<(), String> {
         let (a, b) = (self.nodes[0].data.live(), self.nodes[1].data.live());
-        if let Some(block) = (0..a.len()).find(|n| a[*n] != b[*n]) {
+        if let Some(block) = self.differing_block() {
             return Err(format!(
                 "the disks differ at block {block}: {} and {}, and the mirror says Normal",
                 a[block], b[block]

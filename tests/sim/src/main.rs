@@ -29,6 +29,12 @@ struct Args {
     /// No operator says --force.
     #[arg(long)]
     no_force: bool,
+    /// Every fault there is: bad disks, replaced disks, images, rot, overlapping connections, ...
+    #[arg(long)]
+    everything: bool,
+    /// Changes the rate of a kind of fault: KIND=RATE (see `Options`).
+    #[arg(long, value_delimiter = ',')]
+    set: Vec<String>,
     /// Drop this rule of the core (needs a build with `--features mutations`).
     #[arg(long, value_parser = rule)]
     drop: Option<Rule>,
@@ -57,7 +63,8 @@ fn main() -> ExitCode {
     #[cfg(feature = "mutations")]
     mirror_core::rules::drop_rule(args.drop);
     let all = Options::all();
-    let options = Options {
+    let all = if args.everything { Options::everything() } else { all };
+    let mut options = Options {
         steps: args.steps,
         verbose: args.verbose,
         watch: args.watch,
@@ -65,6 +72,16 @@ fn main() -> ExitCode {
         force: if args.no_force { 0 } else { all.force },
         ..all
     };
+    for setting in &args.set {
+        let (kind, rate) = setting.split_once('=').unwrap_or((setting, "0"));
+        let mut kinds = options.kinds();
+        let slot = kinds.iter_mut().find(|(name, _)| *name == kind);
+        let (Some((_, slot)), Ok(rate)) = (slot, rate.parse()) else {
+            println!("--set KIND=RATE: what is {setting}?");
+            return ExitCode::FAILURE;
+        };
+        **slot = rate;
+    }
     let mut virtual_us = 0_u64;
     for seed in args.seed..args.seed + args.runs {
         match run_seed(seed, options) {

@@ -10,6 +10,8 @@ use crate::disk::Stamp;
 #[derive(Clone, Debug)]
 struct Write {
     blocks: std::ops::Range<usize>,
+    /// It leaves zeros, which carry no stamp.
+    zero: bool,
     node: usize,
     began: u64,
     /// When it was acknowledged, or its outcome became unknown.
@@ -54,10 +56,11 @@ impl Oracle {
     }
 
     /// The application on `node` begins a write; returns its stamp.
-    pub fn begin(&mut self, node: usize, blocks: std::ops::Range<usize>) -> Stamp {
+    pub fn begin(&mut self, node: usize, blocks: std::ops::Range<usize>, zero: bool) -> Stamp {
         let began = self.tick();
         self.writes.push(Write {
             blocks,
+            zero,
             node,
             began,
             ended: None,
@@ -82,6 +85,23 @@ impl Oracle {
         write.holders[1 - node] &= !alone[node];
         if !on_both && !self.outlawed[node] {
             self.lone[node] = true;
+        }
+    }
+
+    /// Whether a disk with this content has the write, or what it left of it.
+    #[must_use]
+    pub fn is_on(&self, stamp: Stamp, live: &[Stamp]) -> bool {
+        let Some(write) = self.get(stamp) else { return false };
+        if write.zero {
+            return write.blocks.clone().all(|block| live[block] == 0);
+        }
+        live.contains(&stamp)
+    }
+
+    /// The disk of `node` has failed: what it had is no redundancy any more.
+    pub fn disk_failed(&mut self, node: usize) {
+        for write in &mut self.writes {
+            write.holders[node] = false;
         }
     }
 
@@ -175,9 +195,24 @@ impl Oracle {
     /// A text for the report.
     pub fn check(&self, block: usize, stamp: Stamp, as_of: u64) -> Result<(), String> {
         let held = self.get(stamp);
-        if stamp != 0 && held.is_none_or(|w| !w.blocks.contains(&block)) {
+        if stamp != 0 && held.is_none_or(|w| w.zero || !w.blocks.contains(&block)) {
             return Err(format!("block {block} holds {stamp}, which was never written there"));
         }
+        let first = self.check_write(block, stamp, held, as_of);
+        let zeros = || self.writes.iter().filter(|w| w.zero && w.blocks.contains(&block));
+        if stamp == 0 && zeros().any(|w| self.check_write(block, 0, Some(w), as_of).is_ok()) {
+            return Ok(());
+        }
+        first
+    }
+
+    fn check_write(
+        &self,
+        block: usize,
+        stamp: Stamp,
+        held: Option<&Write>,
+        as_of: u64,
+    ) -> Result<(), String> {
         if let Some(declared) = self.declared[block] {
             let void = held.is_none_or(|w| w.void);
             let rewritten = self
