@@ -121,6 +121,16 @@ impl DataDisk {
         &self.durable
     }
 
+    /// Per block, what it may hold after a loss of power: what is durable, cached, or both.
+    #[must_use]
+    pub fn possible(&self) -> Vec<Vec<Stamp>> {
+        let mut all: Vec<Vec<Stamp>> = self.durable.iter().map(|s| vec![*s]).collect();
+        for (block, stamp) in &self.cache {
+            all[*block].push(*stamp);
+        }
+        all
+    }
+
     /// The stamps as a read would find them.
     #[must_use]
     pub fn live(&self) -> &[Stamp] {

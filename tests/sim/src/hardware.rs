@@ -76,14 +76,18 @@ impl World {
     fn give_up(&mut self, node: usize, record: &Record) {
         let other = 1 - node;
         self.oracle.interrupted(node, true);
-        self.oracle.lone[node] = false;
-        let Some(lacks) = self.lacks(other) else { return };
+        let lone = std::mem::replace(&mut self.oracle.lone[node], false);
         let was_alone = record.owes_all || !record.bases.contains(&record.generation);
         let half = self.record_of(other).is_none_or(|r| r.inconsistent.is_some() || r.behind);
-        if self.oracle.lone[node] || was_alone || half {
-            let content = self.nodes[other].data.live().to_vec();
-            self.oracle.declare(other, &content);
-        } else {
+        let lacks = self.lacks(other);
+        if lone || was_alone || half {
+            // What it had flushed alone counts no more, even if the other has it in its cache.
+            let lacks_when_off = self.lacks_in(self.nodes[other].data.durable());
+            if lacks.or(lacks_when_off).is_some() {
+                let content = self.nodes[other].data.possible();
+                self.oracle.declare(other, content);
+            }
+        } else if let Some(lacks) = lacks {
             self.fail(format!("server{} was whole, they said, and {lacks}", other + 1));
         }
     }

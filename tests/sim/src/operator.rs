@@ -46,8 +46,8 @@ impl World {
             (Some(Pending::Force), Ok(done)) => {
                 self.oracle.outlawed = [false; 2];
                 self.oracle.outlawed[1 - node] = done == Done::ForcedAlone;
-                let content = self.nodes[node].data.live().to_vec();
-                self.oracle.declare(node, &content);
+                let content = self.nodes[node].data.possible();
+                self.oracle.declare(node, content);
             }
             (Some(Pending::Told { session }), Ok(Done::Noted)) => {
                 let (to, after) = (1 - node, 100 + self.rng.below(2000));

@@ -39,8 +39,9 @@ pub struct Oracle {
     pub outlawed: [bool; 2],
     /// For each side: it goes on alone, and the other is no redundancy.
     pub alone: [bool; 2],
-    /// Per block: the content that an operator declared to be the truth.
-    declared: Vec<Option<Stamp>>,
+    /// Per block: the content that an operator declared to be the truth; more than one if it was
+    /// not flushed yet.
+    declared: Vec<Option<Vec<Stamp>>>,
 }
 
 impl Oracle {
@@ -164,10 +165,10 @@ impl Oracle {
     }
 
     /// The operator declared `content`, that of `winner`, to be the truth.
-    pub fn declare(&mut self, winner: usize, content: &[Stamp]) {
+    pub fn declare(&mut self, winner: usize, content: Vec<Vec<Stamp>>) {
         self.overruled[1 - winner] = true;
         for (slot, stamp) in self.declared.iter_mut().zip(content) {
-            *slot = Some(*stamp);
+            *slot = Some(stamp);
         }
         for write in &mut self.writes {
             // What the winner has under way may still take effect.
@@ -213,15 +214,15 @@ impl Oracle {
         held: Option<&Write>,
         as_of: u64,
     ) -> Result<(), String> {
-        if let Some(declared) = self.declared[block] {
+        if let Some(declared) = &self.declared[block] {
             let void = held.is_none_or(|w| w.void);
             let rewritten = self
                 .writes
                 .iter()
                 .any(|w| !w.void && w.blocks.contains(&block) && Self::is_protected(w));
-            if void && stamp != declared && !rewritten {
+            if void && !declared.contains(&stamp) && !rewritten {
                 return Err(format!(
-                    "block {block} holds {stamp}, but the operator declared {declared}"
+                    "block {block} holds {stamp}, but the operator declared {declared:?}"
                 ));
             }
         }

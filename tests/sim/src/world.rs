@@ -93,6 +93,8 @@ pub struct World {
     pub history: Vec<String>,
     pub(crate) faults: bool,
     pub(crate) stepped: bool,
+    /// How often the operator has asked in vain for a deactivation.
+    pub(crate) patience: u32,
     /// The agent of this server has just stopped.
     pub(crate) stopping: Option<usize>,
     /// The server whose hardware is bad in this run.
@@ -129,6 +131,7 @@ impl World {
             history: Vec::new(),
             faults: true,
             stepped: false,
+            patience: 0,
             stopping: None,
             weak,
             image: None,
