@@ -94,7 +94,7 @@ enum Answer {
 
 impl Mirror {
     pub(super) fn on_command(&mut self, id: CommandId, command: Command) {
-        if self.operator.is_stopping() && !matches!(command, Command::Shutdown) {
+        if self.operator.is_stopping() && !is_for_stopping(command) {
             self.reply(id, Err(Refusal::Stopping));
             return;
         }
@@ -675,6 +675,12 @@ impl Mirror {
         self.drop_link("this server stops");
         self.reply(id, Ok(Done::Stopped));
     }
+}
+
+/// A mirror that stops takes a second order to, and what the end may wait for: a word that it may
+/// complete alone.
+fn is_for_stopping(command: Command) -> bool {
+    matches!(command, Command::Shutdown | Command::PeerDown | Command::PeerConfirmedBehind { .. })
 }
 
 /// Why a parked mirror cannot be recovered, by the row that decided; `None` = it can.
