@@ -133,3 +133,6 @@ fn signals() -> io::Result<impl Future<Output = ()>> {
         }
     })
 }
+
+/// An agent whose rules can be dropped is for no server.
+const _: () = assert!(!mirror_core::rules::CAN_DROP || cfg!(debug_assertions));

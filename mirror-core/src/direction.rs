@@ -5,6 +5,7 @@
 //! `docs/recovery.md` has the table in prose; the rows are tried from top to bottom.
 
 use crate::record::{Card, Record};
+use crate::rules::{Rule, holds};
 use crate::units::{Generation, SessionNo, Side};
 
 /// What is copied.
@@ -218,7 +219,7 @@ fn judge_blank(full: &Card, generation: Generation, blank: &Card) -> Verdict {
 /// it is behind, or the generation was never within the peer's reach. A peer that may have adopted
 /// the generation may also have gone on from it.
 fn knows_it_is_latest(record: &Record) -> bool {
-    record.owes_all || record.peer_behind || !record.peer_may_hold()
+    record.owes_all || record.peer_behind || !record.peer_may_hold() || !holds(Rule::BlankUnsure)
 }
 
 /// `target` is half copied toward a generation that `source` has or had.
@@ -256,6 +257,9 @@ fn sizes_agree(a: &Card, b: &Card) -> bool {
 /// only offered, and both cannot be offers of one number.
 #[must_use]
 pub fn sessions_can_both_be_true(a: &Record, b: &Record) -> bool {
+    if !holds(Rule::Restored) {
+        return true;
+    }
     let (low, high) = if a.session <= b.session { (a, b) } else { (b, a) };
     match high.session.0 - low.session.0 {
         0 => low.session_open || high.session_open,
@@ -310,6 +314,7 @@ fn judge_different(a: &Card, b: &Card) -> Verdict {
     let (newer, older) = match (supersedes(a, b), supersedes(b, a)) {
         (true, false) => (a, b),
         (false, true) => (b, a),
+        (false, false) if !holds(Rule::SplitBrain) => (a, b),
         (true, true) | (false, false) => return Verdict::refuse(Row::SplitBrain),
     };
     if let Some(refusal) = copy_is_refused(newer, older) {
@@ -342,7 +347,7 @@ fn copy_is_refused(source: &Card, target: &Card) -> Option<Verdict> {
 
 /// Half copied, or knows that the other may have gone on: never a source (rule 6).
 fn is_abnormal(record: &Record) -> bool {
-    record.inconsistent.is_some() || record.behind
+    (record.inconsistent.is_some() || record.behind) && holds(Rule::AbnormalSource)
 }
 
 /// The marks of both are complete against what `target` holds now.
@@ -354,12 +359,13 @@ fn marks_reach_back(source: &Record, target: &Record) -> bool {
         Some(inconsistent) => Some(inconsistent.toward),
         None => target.generation,
     };
-    held.is_some() && (source.bases.contains(&held) || source.generation == held)
+    !holds(Rule::ReachBack)
+        || held.is_some() && (source.bases.contains(&held) || source.generation == held)
 }
 
 /// Both have the same generation.
 fn judge_equal(a: &Card, b: &Card, generation: Generation) -> Verdict {
-    if a.active && b.active {
+    if a.active && b.active && holds(Rule::BothActive) {
         return Verdict::refuse(Row::BothActive);
     }
     if !sessions_can_both_be_true(&a.record, &b.record) {
@@ -423,8 +429,8 @@ fn judge_settle(a: &Card, b: &Card) -> Verdict {
     if unmarked(a, b) {
         return Verdict { row: Row::InSync, outcome: Outcome::InSync };
     }
-    let mode = Mode::Settle { complete: target.uninterrupted };
-    Verdict::copy(row, source.record.side, mode)
+    let complete = target.uninterrupted || !holds(Rule::SettleIncomplete);
+    Verdict::copy(row, source.record.side, Mode::Settle { complete })
 }
 
 /// One generation, and `source` had begun to copy everything to a restored `target`. Their
@@ -436,14 +442,14 @@ fn judge_owed(source: &Card, target: &Card) -> Verdict {
 
 fn settle_source<'c>(a: &'c Card, b: &'c Card) -> (Row, &'c Card, &'c Card) {
     let pick = |row, a_wins: bool| if a_wins { (row, a, b) } else { (row, b, a) };
-    if a.active != b.active {
+    if a.active != b.active && holds(Rule::SettleActive) {
         return pick(Row::SettleFromActive, a.active);
     }
-    if a.uninterrupted != b.uninterrupted {
+    if a.uninterrupted != b.uninterrupted && holds(Rule::SettleUninterrupted) {
         return pick(Row::SettleFromUninterrupted, a.uninterrupted);
     }
     let (na, nb) = (a.record.activation, b.record.activation);
-    if na != nb {
+    if na != nb && holds(Rule::SettleActivation) {
         return pick(Row::SettleFromLastActivated, na > nb);
     }
     pick(Row::SettleFromFirst, a.record.side == Side::First)

@@ -14,6 +14,7 @@ pub mod marks;
 pub mod mirror;
 pub mod ranges;
 pub mod record;
+pub mod rules;
 pub mod status;
 pub mod units;
 pub mod wire;

@@ -15,6 +15,7 @@ use crate::bitmap::{Bitmap, WORD_BITS};
 use crate::buf::Buf;
 use crate::disk::bitmap_block::{self, REGIONS_PER_BLOCK, WORDS_PER_BLOCK};
 use crate::disk::layout::{BLOCK_BYTES, bitmap_block_offset, blocks_for};
+use crate::rules::{Rule, holds};
 use crate::units::Id16;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -161,8 +162,10 @@ impl Marks {
 
     fn load_damaged(&mut self, block: u32) {
         let regions = self.regions_of(block);
-        let count = length(&regions);
-        self.wanted.set(regions);
+        let count = if holds(Rule::DamagedDirty) { length(&regions) } else { 0 };
+        if holds(Rule::DamagedDirty) {
+            self.wanted.set(regions);
+        }
         self.blocks.push(Block { wanted: count, sets: count, ..Block::unknown(count) });
     }
 

@@ -4,6 +4,7 @@
 //! still there, be it at work or waiting itself. Because it waits for earlier ones only, nothing
 //! can wait in a circle and nothing is overtaken for ever.
 
+use crate::rules::{Rule, holds};
 use crate::units::Extent;
 
 /// What a request may share its extent with.
@@ -16,8 +17,12 @@ pub enum Mode {
 }
 
 impl Mode {
-    const fn conflicts(self, other: Self) -> bool {
-        !matches!((self, other), (Self::Shared, Self::Shared))
+    fn conflicts(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Shared, Self::Shared) => false,
+            (Self::Exclusive, Self::Exclusive) => true,
+            _ => holds(Rule::ReadsWait),
+        }
     }
 }
 
@@ -32,7 +37,7 @@ struct Entry {
 
 impl Entry {
     fn conflicts(&self, extent: Extent, mode: Mode) -> bool {
-        self.mode.conflicts(mode) && self.extent.overlaps(extent)
+        holds(Rule::Overlap) && self.mode.conflicts(mode) && self.extent.overlaps(extent)
     }
 }
 

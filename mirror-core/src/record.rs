@@ -2,6 +2,7 @@
 //!
 //! The bytes are the business of `crate::disk`; the meaning is here.
 
+use crate::rules::{Rule, holds};
 use crate::units::{ActivationNo, Generation, Id16, SessionNo, Side};
 use std::collections::VecDeque;
 
@@ -157,7 +158,7 @@ impl Record {
         if self.bases.contains(&self.generation) {
             return true;
         }
-        self.last_open() != self.born_session
+        holds(Rule::MayHold) && self.last_open() != self.born_session
     }
 
     /// The last session that may have been open here. One that was only offered was not, and its

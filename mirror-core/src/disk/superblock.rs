@@ -8,6 +8,7 @@ use super::layout::{BLOCK_BYTES, SUPERBLOCK_A, SUPERBLOCK_B};
 use super::{array_at, crc_without, put, u32_at, u64_at};
 use crate::buf::{Buf, BufMut};
 use crate::record::{Inconsistent, LINEAGE_MAX, Lineage, Record};
+use crate::rules::{Rule, holds};
 use crate::units::{ActivationNo, Generation, Id16, MAX_MIRROR_BYTES, SessionNo, Side};
 
 const MAGIC: [u8; 8] = *b"nmp-side";
@@ -250,7 +251,7 @@ pub fn repairs(record: &Record, copy_a: &[u8], copy_b: &[u8]) -> Vec<(u64, Buf)>
     let image = encode(record);
     [(SUPERBLOCK_A, copy_a), (SUPERBLOCK_B, copy_b)]
         .into_iter()
-        .filter(|(_, copy)| *copy != &*image)
+        .filter(|(_, copy)| *copy != &*image && holds(Rule::RepairFirst))
         .map(|(offset, _)| (offset, image.clone()))
         .collect()
 }

@@ -21,6 +21,7 @@ use crate::direction::{Mode, Outcome, Row, Verdict, judge, next_session};
 use crate::io::Notice;
 use crate::marks::Marks;
 use crate::record::{Card, Record};
+use crate::rules::{Rule, holds};
 use crate::units::{Generation, Millis, SessionNo, regions_in};
 use crate::wire::{Beat, Message};
 
@@ -146,7 +147,8 @@ impl Mirror {
             return;
         };
         let record = &mut self.meta.record;
-        if source != self.side && record.generation.is_some() && !record.behind {
+        let newer = source != self.side && record.generation.is_some() && !record.behind;
+        if newer && holds(Rule::NoteNewer) {
             record.behind = true;
             record.peer_behind = false;
             self.meta.persist();

@@ -5,6 +5,7 @@ use super::link::Link;
 use super::meta::Then;
 use super::{Alone, Mirror};
 use crate::io::{Action, Notice};
+use crate::rules::{Rule, holds};
 use crate::units::Millis;
 
 impl Mirror {
@@ -13,7 +14,8 @@ impl Mirror {
         match &self.link {
             Link::Parked(_) => true,
             Link::Down { .. } => self.now.mono >= self.alone_due,
-            Link::Agree(_) | Link::Session(_) => false,
+            Link::Agree(_) => !holds(Rule::CardFreezes),
+            Link::Session(_) => false,
         }
     }
 
@@ -22,6 +24,9 @@ impl Mirror {
     pub(super) fn may_go_alone(&mut self) -> bool {
         if !self.is_decided_alone() {
             return false;
+        }
+        if !holds(Rule::BreakRecord) {
+            return true;
         }
         match self.alone {
             Alone::Ready => self.alone_is_permitted(),
@@ -35,7 +40,10 @@ impl Mirror {
 
     /// `alone = "fenced"`: only once the peer is known to be behind or off.
     fn alone_is_permitted(&self) -> bool {
-        !self.tuning.fenced || self.meta.record.peer_behind || self.vouched_peer_down
+        !self.tuning.fenced
+            || !holds(Rule::Fenced)
+            || self.meta.record.peer_behind
+            || self.vouched_peer_down
     }
 
     fn record_alone(&mut self) {

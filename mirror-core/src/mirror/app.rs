@@ -12,6 +12,7 @@ use super::{Mirror, Owner};
 use crate::buf::Buf;
 use crate::io::{Action, DataOp, IoFailure, Request, RequestError, RequestId, RequestOp};
 use crate::ranges;
+use crate::rules::{Rule, holds};
 use crate::units::{Extent, Millis};
 use crate::wire::Message;
 use std::collections::BTreeMap;
@@ -260,7 +261,8 @@ impl Mirror {
 
     /// Rule 1: no mark, no write. While the cards are on the table no new mark is asked for.
     fn pass_marks(&mut self, token: u64) -> bool {
-        if self.link.is_agreeing() || self.meta.failed {
+        let frozen = self.link.is_agreeing() && holds(Rule::CardFreezes);
+        if frozen || self.meta.failed {
             return false;
         }
         let Some(op) = self.app.ops.get_mut(&token) else { return false };
@@ -272,7 +274,13 @@ impl Mirror {
             return true;
         }
         if let Some(marks) = &mut self.meta.marks {
-            marks.set(regions);
+            marks.set(regions.clone());
+        }
+        if !holds(Rule::IntentFirst) {
+            op.stage = Stage::Gate;
+            op.hot = true;
+            self.hot.begin(regions);
+            return true;
         }
         false
     }
@@ -280,11 +288,12 @@ impl Mirror {
     fn gate(&mut self, is_flush: bool) -> Gate {
         let connected = match &self.link {
             Link::Session(session) if session.is_open() => return Gate::Both,
-            Link::Session(_) | Link::Agree(_) => true,
+            Link::Session(_) => true,
+            Link::Agree(_) => holds(Rule::CardFreezes),
             Link::Down { .. } | Link::Parked(_) => false,
         };
         // A flush over nothing that the peer could lack needs no record.
-        let lacks_nothing = is_flush && !self.hot.has_unflushed();
+        let lacks_nothing = is_flush && (!self.hot.has_unflushed() || !holds(Rule::FlushAlone));
         if !connected && (lacks_nothing || self.may_go_alone()) { Gate::Alone } else { Gate::Wait }
     }
 
@@ -297,7 +306,12 @@ impl Mirror {
         op.remote = Leg::Pending;
         op.began = ends;
         op.joint = true;
-        let (extent, durable) = (op.extent, op.durable);
+        if op.is_flush() && !holds(Rule::FlushBoth) {
+            op.remote = Leg::Done;
+            self.submit_local(token);
+            return;
+        }
+        let (extent, durable) = (op.extent, op.durable && holds(Rule::FuaBoth));
         let message = match &op.what {
             What::Write(data) => Message::Write { id: token, extent, durable, data: data.clone() },
             What::Zero { unmap } => Message::Zero { id: token, extent, unmap: *unmap, durable },
@@ -433,7 +447,9 @@ impl Mirror {
     fn read_failed(&mut self, token: u64) {
         let Some(extent) = self.app.ops.get(&token).map(|op| op.extent) else { return };
         let peer_has_it = match &self.link {
-            Link::Session(session) => session.is_open() && !self.is_dirty(extent),
+            Link::Session(session) => {
+                session.is_open() && (!self.is_dirty(extent) || !holds(Rule::CleanPeerRead))
+            }
             _ => false,
         };
         self.notice(crate::io::Notice::DiskError {
@@ -531,7 +547,9 @@ impl Mirror {
             Link::Session(session) => session.dirty.as_ref(),
             _ => return,
         };
-        let gone = self.hot.take_clean(limit, |r| dirty.is_some_and(|d| d.get(r)));
+        let gone = self
+            .hot
+            .take_clean(limit, |r| holds(Rule::DirtyAtStart) && dirty.is_some_and(|d| d.get(r)));
         if let Some(marks) = &mut self.meta.marks {
             for r in gone {
                 marks.clear(r);

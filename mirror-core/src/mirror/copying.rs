@@ -19,6 +19,7 @@ use crate::direction::Mode;
 use crate::io::{DataOp, IoFailure, Notice};
 use crate::marks::Marks;
 use crate::ranges;
+use crate::rules::{Rule, holds};
 use crate::status::CopyKind;
 use crate::units::{Extent, MAX_EXTENT_BYTES, Millis, REGION_BYTES, region_extent, regions_in};
 use crate::wire::Message;
@@ -302,6 +303,10 @@ impl Mirror {
             }
         }
         self.hot.copied(extent.regions());
+        if !holds(Rule::FlushCopied) {
+            self.hot.flushed(self.hot.ends());
+            self.clear_copied_marks();
+        }
         self.flush_copied();
         true
     }
@@ -339,7 +344,10 @@ impl Mirror {
                 copying.step = Step::PreparingAdoption;
             }
             // Once it is told, the target may hold our generation and be whole.
-            self.meta.record.peer_behind = false;
+            self.meta.record.peer_behind &= !holds(Rule::ToldMayHold);
+            if !holds(Rule::TargetFirst) {
+                self.record_in_sync();
+            }
             self.meta.persist_then(Then::Adopt(conn));
         }
     }

@@ -1,5 +1,6 @@
 //! Which marks were set or copied in this session, and when they may go (rule 2).
 
+use crate::rules::{Rule, holds};
 use std::collections::HashMap;
 
 /// A point in the order in which writes ended on both disks.
@@ -69,7 +70,8 @@ impl Hot {
 
     /// A flush that began at `began` was good on both disks.
     pub(super) fn flushed(&mut self, began: EndCount) {
-        self.flushed = self.flushed.max(began);
+        let covered = if holds(Rule::ClearLate) { began } else { self.ends };
+        self.flushed = self.flushed.max(covered);
     }
 
     fn is_clean(&self, region: &Region) -> bool {
@@ -122,7 +124,9 @@ impl Hot {
     /// The session ended: from here on only a copy in a later session clears these marks. Writes
     /// in flight stay known.
     pub(super) fn session_ended(&mut self) {
-        self.regions.retain(|_, region| region.in_flight > 0);
+        if holds(Rule::DirtyAtStart) {
+            self.regions.retain(|_, region| region.in_flight > 0);
+        }
         for region in self.regions.values_mut() {
             region.eager = false;
         }

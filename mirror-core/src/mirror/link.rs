@@ -6,6 +6,7 @@ use super::session::Session;
 use crate::direction::Verdict;
 use crate::io::{Action, ConnId, Notice};
 use crate::record::Card;
+use crate::rules::{Rule, holds};
 use crate::units::{Millis, SessionNo, Side};
 use crate::wire::{Beat, Frame, Message, PeerHello};
 
@@ -82,6 +83,12 @@ impl Mirror {
         self.wire.as_ref().map(|w| w.conn)
     }
 
+    /// A side that stops still needs its peer while it is active: what waits may not be allowed
+    /// to complete alone.
+    fn takes_sessions(&self) -> bool {
+        !self.device_failed && (self.active || !self.operator.is_stopping())
+    }
+
     /// The first server of the configuration dials, so there are no ties to break.
     fn dials(&self) -> bool {
         self.side == Side::First
@@ -90,7 +97,7 @@ impl Mirror {
     pub(super) fn on_peer_ready(&mut self, conn: ConnId, dialled: bool, hello: PeerHello) {
         let refusal = if hello.side == self.side || dialled != self.dials() {
             Some("both servers claim the same place")
-        } else if self.operator.is_stopping() || self.device_failed {
+        } else if !self.takes_sessions() {
             Some("this side takes no session now")
         } else if self.now.mono < self.not_before {
             Some("backing off after a failed agreement")
@@ -126,7 +133,7 @@ impl Mirror {
     }
 
     pub(super) fn dial_when_due(&mut self) {
-        if !self.dials() || self.operator.is_stopping() || self.device_failed {
+        if !self.dials() || !self.takes_sessions() {
             return;
         }
         let due_from = self.not_before;
@@ -197,7 +204,8 @@ impl Mirror {
         if let Some(wire) = &mut self.wire {
             wire.heard = self.now.mono;
         }
-        if frame.session != self.link.session_number() && !is_outside_sessions(&frame) {
+        let foreign = frame.session != self.link.session_number() && !is_outside_sessions(&frame);
+        if foreign && holds(Rule::SessionFrames) {
             self.protocol_error("a frame of another session");
             return;
         }
@@ -277,7 +285,7 @@ impl Mirror {
         let Some(wire) = &self.wire else {
             return match self.link {
                 Link::Down { dial_due, dialling: false }
-                    if self.dials() && !self.device_failed && !self.operator.is_stopping() =>
+                    if self.dials() && self.takes_sessions() =>
                 {
                     Some(dial_due.max(self.not_before))
                 }

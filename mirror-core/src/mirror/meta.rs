@@ -8,6 +8,7 @@ use crate::disk::{layout, superblock};
 use crate::io::{Action, CommandId, ConnId, IoId};
 use crate::marks::Marks;
 use crate::record::Record;
+use crate::rules::{Rule, holds};
 use crate::units::ActivationNo;
 use std::collections::{HashMap, VecDeque};
 
@@ -149,6 +150,9 @@ impl Meta {
                     self.in_flight.insert(io, MetaIo::CopyB);
                     let bytes = superblock::encode(record);
                     out.push(Action::Meta { io, offset: layout::SUPERBLOCK_B, bytes });
+                    if !holds(Rule::TwoCopies) {
+                        self.durable = record.seq;
+                    }
                 }
             }
             MetaIo::CopyB if ok => {

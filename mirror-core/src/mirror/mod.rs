@@ -38,6 +38,7 @@ use crate::direction::Verdict;
 use crate::io::{Action, DataOp, Event, IoFailure, IoId, Notice};
 use crate::ranges::Ranges;
 use crate::record::{Card, Record};
+use crate::rules::{Rule, holds};
 use crate::status::MirrorStatus;
 use crate::units::{Extent, Id16, Millis, Now, Side};
 use crate::wire::{Frame, Message};
@@ -209,7 +210,7 @@ impl Mirror {
             Event::MetaDone { io, result } => self.on_meta(io, result.is_ok()),
             Event::PeerReady { conn, dialled, hello } => self.on_peer_ready(conn, dialled, hello),
             Event::Frame { conn, frame } => {
-                if self.is_current(conn) {
+                if self.is_current(conn) || !holds(Rule::ConnFrames) {
                     self.on_frame(frame);
                 }
             }
@@ -286,7 +287,7 @@ impl Mirror {
 
     fn on_data(&mut self, io: IoId, result: Result<Option<crate::buf::Buf>, IoFailure>) {
         let Some(owner) = self.ios.remove(&io) else { return };
-        if result == Err(IoFailure::TimedOut) {
+        if result == Err(IoFailure::TimedOut) && holds(Rule::LateLands) {
             self.ios.insert(io, Owner::Late);
         }
         match owner {
@@ -316,7 +317,9 @@ impl Mirror {
     /// nothing, and waiting for them would keep the servers apart for as long as it reads.
     fn is_drained(&self) -> bool {
         let reads = |owner: &Owner| matches!(owner, Owner::Op(token) if self.app.is_read(*token));
-        self.ios.values().all(reads) && self.meta.is_idle() && self.standby.is_empty()
+        (self.ios.values().all(reads) || !holds(Rule::Drain))
+            && self.meta.is_idle()
+            && (self.standby.is_empty() || !holds(Rule::Drain))
     }
 
     fn id(&mut self) -> u64 {
@@ -350,7 +353,7 @@ impl Mirror {
         }
         self.device_failed = true;
         self.uninterrupted = false;
-        self.meta.record.disk_error = true;
+        self.meta.record.disk_error = holds(Rule::ErrorKept);
         self.meta.persist();
         if self.active {
             self.out.push(Action::FailDevice);

@@ -8,6 +8,7 @@ use super::{Alone, Mirror, Owner};
 use crate::command::{Command, Done, Refusal};
 use crate::direction::{Mode, Outcome, Row, sessions_can_both_be_true};
 use crate::io::{Action, CommandId, DataOp};
+use crate::rules::{Rule, holds};
 use crate::units::{ActivationNo, Extent, Millis, SessionNo};
 use crate::wire::Message;
 
@@ -93,7 +94,7 @@ enum Answer {
 
 impl Mirror {
     pub(super) fn on_command(&mut self, id: CommandId, command: Command) {
-        if self.operator.is_stopping() && !matches!(command, Command::Shutdown) {
+        if self.operator.is_stopping() && !is_for_stopping(command) {
             self.reply(id, Err(Refusal::Stopping));
             return;
         }
@@ -187,6 +188,10 @@ impl Mirror {
             }
             Answer::AskPeer => {
                 let number = self.next_activation();
+                if !holds(Rule::Grant) {
+                    self.record_activation(number);
+                    return;
+                }
                 self.set_asking(Asking::Asked(number));
                 self.send(Message::ActivateAsk { number });
             }
@@ -247,7 +252,7 @@ impl Mirror {
         if ask.peer_seen_active == Some(true) {
             return Answer::Refuse(Refusal::PeerActive);
         }
-        if record.inconsistent.is_some() || record.behind {
+        if (record.inconsistent.is_some() || record.behind) && holds(Rule::AbnormalActive) {
             return Answer::Refuse(Refusal::NotLatest);
         }
         let apart = self.last_verdict.map(|v| v.row);
@@ -261,8 +266,11 @@ impl Mirror {
             Some(loss) if !loss.in_sync => Answer::Refuse(Refusal::NotLatest),
             Some(loss) if !loss.active || ask.peer_down => Answer::WithoutContact,
             Some(_) => Answer::Refuse(Refusal::WasActive),
-            None if record.peer_active => Answer::Refuse(Refusal::PeerWasActive),
+            None if record.peer_active && holds(Rule::PeerWasActive) => {
+                Answer::Refuse(Refusal::PeerWasActive)
+            }
             None if ask.peer_down => Answer::WithoutContact,
+            None if !holds(Rule::WasActive) => Answer::WithoutContact,
             None if self.was_active => Answer::Refuse(Refusal::WasActive),
             None => Answer::Refuse(Refusal::NoContact),
         }
@@ -290,6 +298,11 @@ impl Mirror {
         record.boot = self.boot;
         record.peer_active = false;
         record.clean_stop = false;
+        if !holds(Rule::ActivationFirst) {
+            self.meta.persist();
+            self.activation_recorded();
+            return;
+        }
         self.meta.persist_then(Then::Activated);
     }
 
@@ -505,6 +518,7 @@ impl Mirror {
             return;
         }
         match forcing.flush {
+            Flush::Due if !holds(Rule::ForceFlushes) => self.set_force_flush(Flush::Done),
             Flush::Due => {
                 self.set_force_flush(Flush::Running);
                 self.submit(Owner::ForceFlush, DataOp::Flush, Extent::default());
@@ -576,7 +590,7 @@ impl Mirror {
         record.behind = false;
         record.peer_behind = false;
         record.peer_active = false;
-        record.owes_all = true;
+        record.owes_all = holds(Rule::ForceOwes);
         record.bases = [None; 2];
         record.born_session = record.last_open();
         record.clean_stop = false;
@@ -674,7 +688,7 @@ impl Mirror {
         self.operator.stopping = Some((id, Stopping::Recording));
         let peer_active = self.session().is_some_and(|s| s.peer_active);
         // A standby that stops while its peer goes on knows that it falls behind.
-        self.meta.record.behind |= peer_active;
+        self.meta.record.behind |= peer_active && holds(Rule::StopBehind);
         // After a crash this flush is not the one that was missed: only a session heals that.
         self.meta.record.clean_stop = ok && !peer_active && self.uninterrupted;
         if self.meta.failed {
@@ -691,6 +705,12 @@ impl Mirror {
         self.drop_link("this server stops");
         self.reply(id, Ok(Done::Stopped));
     }
+}
+
+/// A mirror that stops takes a second order to, and what the end may wait for: a word that it may
+/// complete alone.
+fn is_for_stopping(command: Command) -> bool {
+    matches!(command, Command::Shutdown | Command::PeerDown | Command::PeerConfirmedBehind { .. })
 }
 
 /// Why a parked mirror cannot be recovered, by the row that decided; `None` = it can.

@@ -10,6 +10,7 @@ use crate::direction::Mode;
 use crate::io::Notice;
 use crate::marks::Marks;
 use crate::record::{Inconsistent, Lineage};
+use crate::rules::{Rule, holds};
 use crate::units::{Generation, Id16, regions_in};
 use crate::wire::Message;
 
@@ -100,6 +101,10 @@ impl Mirror {
             return;
         }
         self.adopt_geometry(&theirs);
+        if !holds(Rule::InconsistentFirst) {
+            self.send_copy_ready();
+            return;
+        }
         self.meta.record.inconsistent = Some(Inconsistent { toward, all });
         self.meta.persist_then(Then::CopyReady(conn));
     }

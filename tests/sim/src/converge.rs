@@ -1,6 +1,8 @@
 //! The end of a run: faults stop, everything is healed, and both sides must become equal within
 //! bounded time, if need be with an operator who resolves a split brain.
 
+use crate::disk::Stamp;
+use crate::node::SIZE;
 use crate::operator::Pending;
 use crate::world::{Happening, World};
 use mirror_core::command::Command;
@@ -55,11 +57,14 @@ impl World {
             if self.is_normal() {
                 return self.drain();
             }
+            if self.has_failed(self.weak) {
+                self.kill(self.weak, false);
+            }
             self.restart_some();
             self.resolve();
         }
         let states: Vec<_> = (0..2).map(|n| self.status(n)).collect();
-        Err(format!("{what} did not become normal in time: {states:#?}"))
+        Err(format!("{what} did not become normal in time: {states:?}"))
     }
 
     /// The operator looks at a parked pair and does what the guide says.
@@ -78,7 +83,7 @@ impl World {
     }
 
     fn resolve_by_force(&mut self) {
-        let complete = [self.holds_everything(0), self.holds_everything(1)];
+        let complete = [0, 1].map(|node| self.can_win(node) && self.holds_everything(node));
         let winner = match (complete, self.oracle.lone) {
             ([true, false], _) => 0,
             ([false, true], _) => 1,
@@ -91,6 +96,12 @@ impl World {
         };
         let loser = 1 - winner;
         if self.nodes[loser].is_active() {
+            self.patience += 1;
+            if self.patience % 10 == 0 {
+                // With `alone = "fenced"` its requests may never end.
+                self.kill(loser, false);
+                return;
+            }
             self.command(loser, Command::Deactivate, Pending::Operator);
         } else {
             let peer_seen_active = Some(false);
@@ -98,11 +109,21 @@ impl World {
         }
     }
 
-    fn lacks(&self, node: usize) -> Option<String> {
-        let live = self.nodes[node].data.live();
+    pub(crate) fn lacks(&self, node: usize) -> Option<String> {
+        self.lacks_in(self.nodes[node].data.live())
+    }
+
+    /// A block in which a disk with this content lacks what is protected.
+    pub(crate) fn lacks_in(&self, live: &[Stamp]) -> Option<String> {
+        let live = &live[..live.len().min(usize::try_from(SIZE / 4096).unwrap_or(0))];
         let wrong =
             |(block, stamp): (usize, &u64)| self.oracle.check(block, *stamp, u64::MAX).err();
         live.iter().enumerate().find_map(wrong)
+    }
+
+    /// It has a history at all, so that a force there is not refused.
+    fn can_win(&self, node: usize) -> bool {
+        self.nodes[node].mirror.as_ref().is_some_and(|m| m.record().generation.is_some())
     }
 
     fn holds_everything(&self, node: usize) -> bool {
@@ -114,6 +135,7 @@ impl World {
         let until = self.time + PATIENCE;
         let mut at_rest = false;
         while !at_rest && self.time < until && self.failure.is_none() {
+            self.restart_some();
             self.resolve();
             for node in 0..2 {
                 if self.nodes[node].is_active() {
@@ -140,7 +162,7 @@ impl World {
 
     fn judge(&mut self) -> Result<(), String> {
         let (a, b) = (self.nodes[0].data.live(), self.nodes[1].data.live());
-        if let Some(block) = (0..a.len()).find(|n| a[*n] != b[*n]) {
+        if let Some(block) = self.differing_block() {
             return Err(format!(
                 "the disks differ at block {block}: {} and {}, and the mirror says Normal",
                 a[block], b[block]

@@ -85,6 +85,25 @@ impl DataDisk {
         }
     }
 
+    /// A write that lands durably: nothing older may land on it from the cache.
+    pub fn write_durably(&mut self, extent: Extent, values: impl Iterator<Item = Stamp>) {
+        for (block, stamp) in blocks(extent).zip(values) {
+            self.live[block] = stamp;
+            self.durable[block] = stamp;
+            self.cache.retain(|(cached, _)| *cached != block);
+        }
+    }
+
+    /// A flush fails: what it covered is dropped from the cache, whether it landed or not, and no
+    /// later flush will make it durable. Reads still find it.
+    pub fn fail_flush(&mut self, landed: usize, rng: &mut Rng) {
+        for (block, stamp) in self.cache.drain(..landed.min(self.cache.len())) {
+            if rng.chance(500) {
+                self.durable[block] = stamp;
+            }
+        }
+    }
+
     /// The power goes: any subset of the cache is lost.
     pub fn lose_power(&mut self, rng: &mut Rng) {
         let keep = rng.below(1001);
@@ -94,6 +113,22 @@ impl DataDisk {
             }
         }
         self.live.clone_from(&self.durable);
+    }
+
+    /// The stamps that would be left if everything volatile were lost now.
+    #[must_use]
+    pub fn durable(&self) -> &[Stamp] {
+        &self.durable
+    }
+
+    /// Per block, what it may hold after a loss of power: what is durable, cached, or both.
+    #[must_use]
+    pub fn possible(&self) -> Vec<Vec<Stamp>> {
+        let mut all: Vec<Vec<Stamp>> = self.durable.iter().map(|s| vec![*s]).collect();
+        for (block, stamp) in &self.cache {
+            all[*block].push(*stamp);
+        }
+        all
     }
 
     /// The stamps as a read would find them.
@@ -127,6 +162,12 @@ impl ClusterDisk {
                 self.write(offset + n as u64 * 512, sector);
             }
         }
+    }
+
+    /// One byte goes bad.
+    pub fn rot(&mut self, offset: u64, len: u64, rng: &mut Rng) {
+        let at = usize::try_from(offset + rng.below(len)).expect("a small disk");
+        self.0[at] ^= 1 << rng.below(8);
     }
 
     /// The bytes from `offset` on.

@@ -5,6 +5,8 @@
 
 pub mod converge;
 mod disk;
+mod hardware;
+mod invariants;
 mod net;
 mod node;
 mod operator;

@@ -1,6 +1,7 @@
 //! `vopr`: runs the simulator over many seeds, or one again.
 
 use clap::Parser;
+use mirror_core::rules::Rule;
 use mirror_sim::converge::run_seed;
 use mirror_sim::options::Options;
 use std::process::ExitCode;
@@ -28,6 +29,15 @@ struct Args {
     /// No operator says --force.
     #[arg(long)]
     no_force: bool,
+    /// Every fault there is: bad disks, replaced disks, images, rot, overlapping connections, ...
+    #[arg(long)]
+    everything: bool,
+    /// Changes the rate of a kind of fault: KIND=RATE (see `Options`).
+    #[arg(long, value_delimiter = ',')]
+    set: Vec<String>,
+    /// Drop this rule of the core (needs a build with `--features mutations`).
+    #[arg(long, value_parser = rule)]
+    drop: Option<Rule>,
     /// Report every write that lands at this 4 KiB block.
     #[arg(long)]
     watch: Option<usize>,
@@ -39,10 +49,22 @@ struct Args {
     tail: usize,
 }
 
+fn rule(name: &str) -> Result<Rule, String> {
+    let known = || Rule::ALL.iter().map(|r| r.name()).collect::<Vec<_>>().join(", ");
+    if !mirror_core::rules::CAN_DROP {
+        return Err("this build cannot drop rules".to_owned());
+    }
+    let found = Rule::ALL.iter().copied().find(|r| r.name() == name);
+    found.ok_or_else(|| format!("one of: {}", known()))
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
+    #[cfg(feature = "mutations")]
+    mirror_core::rules::drop_rule(args.drop);
     let all = Options::all();
-    let options = Options {
+    let all = if args.everything { Options::everything() } else { all };
+    let mut options = Options {
         steps: args.steps,
         verbose: args.verbose,
         watch: args.watch,
@@ -50,6 +72,16 @@ fn main() -> ExitCode {
         force: if args.no_force { 0 } else { all.force },
         ..all
     };
+    for setting in &args.set {
+        let (kind, rate) = setting.split_once('=').unwrap_or((setting, "0"));
+        let mut kinds = options.kinds();
+        let slot = kinds.iter_mut().find(|(name, _)| *name == kind);
+        let (Some((_, slot)), Ok(rate)) = (slot, rate.parse()) else {
+            println!("--set KIND=RATE: what is {setting}?");
+            return ExitCode::FAILURE;
+        };
+        **slot = rate;
+    }
     let mut virtual_us = 0_u64;
     for seed in args.seed..args.seed + args.runs {
         match run_seed(seed, options) {

@@ -12,6 +12,8 @@ struct Conn {
     open: [bool; 2],
     /// The handshake is over at this end.
     ready: [bool; 2],
+    /// It was closed here, and what is under way arrives all the same.
+    ghost: [bool; 2],
     /// It was reset; the ends will notice.
     reset: bool,
     /// Frames on their way to each side, with the time they are due.
@@ -38,6 +40,11 @@ impl World {
             self.tell(0, incarnation, Event::DialFailed);
             return;
         }
+        self.connect();
+    }
+
+    /// A connection comes up between the two agents that run now.
+    pub(crate) fn connect(&mut self) {
         self.net.next += 1;
         let conn = ConnId(self.net.next);
         let incarnation = [self.nodes[0].incarnation, self.nodes[1].incarnation];
@@ -45,6 +52,7 @@ impl World {
             incarnation,
             open: [true; 2],
             ready: [false; 2],
+            ghost: [false; 2],
             reset: false,
             toward: [VecDeque::new(), VecDeque::new()],
             last_due: [self.time; 2],
@@ -89,7 +97,7 @@ impl World {
             let time = self.time;
             let Some(entry) = self.net.conns.get_mut(&conn) else { return };
             let incarnation = entry.incarnation[to];
-            let ends = entry.open[to] && entry.ready[to];
+            let ends = (entry.open[to] || entry.ghost[to]) && entry.ready[to];
             if !ends || entry.toward[to].front().is_none_or(|(due, _)| *due > time) {
                 return;
             }
@@ -102,11 +110,15 @@ impl World {
     pub(crate) fn close(&mut self, conn: ConnId, by: usize) {
         let (time, other) = (self.time, 1 - by);
         let lossy = self.rng.chance(300);
+        let ghosts = self.rng.chance(self.options.ghosts);
         let Some(entry) = self.net.conns.get_mut(&conn) else { return };
         if !std::mem::replace(&mut entry.open[by], false) {
             return;
         }
-        entry.toward[by].clear();
+        if !ghosts {
+            entry.toward[by].clear();
+        }
+        entry.ghost[by] = ghosts;
         if lossy {
             entry.toward[other].clear();
         }

@@ -17,8 +17,8 @@ pub const SIZE: u64 = 24 * 65_536 + 8192;
 /// What the application waits for.
 #[derive(Clone, Debug)]
 pub enum AppOp {
-    /// A write with this stamp.
-    Write(Stamp),
+    /// A write with this stamp, to be durable or not.
+    Write(Stamp, bool),
     /// A read that began at this time of the oracle; false = what it sees is not to be judged.
     Read(Extent, u64, bool),
     /// A flush over these writes.
@@ -44,6 +44,12 @@ pub struct Node {
     pub requests: BTreeMap<RequestId, AppOp>,
     /// When a timer event is scheduled for, in microseconds.
     pub timer: u64,
+    /// Settings of its agent.
+    pub tuning: Tuning,
+    /// Bytes of the data partition.
+    pub capacity: u64,
+    /// Both partitions came from an image, and no session has been open since.
+    pub restored: bool,
     boot: Id16,
 }
 
@@ -55,14 +61,17 @@ fn random_id(rng: &mut Rng) -> Id16 {
 
 impl Node {
     /// A server that was never used.
-    pub fn new(side: Side, rng: &mut Rng) -> Self {
+    pub fn new(side: Side, capacity: u64, tuning: Tuning, rng: &mut Rng) -> Self {
         Self {
+            tuning,
+            capacity,
+            restored: false,
             side,
             mirror: None,
             incarnation: 0,
             landing: 0,
-            data: DataDisk::new(SIZE),
-            cluster: ClusterDisk::new(required_bytes(SIZE)),
+            data: DataDisk::new(capacity),
+            cluster: ClusterDisk::new(required_bytes(capacity)),
             requests: BTreeMap::new(),
             timer: u64::MAX,
             boot: random_id(rng),
@@ -80,40 +89,84 @@ impl Node {
         self.boot = random_id(rng);
     }
 
+    /// New, empty disks; with `keep_data` only the cluster partition is zeroed.
+    pub fn replace_disks(&mut self, keep_data: bool) {
+        self.cluster = ClusterDisk::new(required_bytes(self.capacity));
+        if !keep_data {
+            self.data = DataDisk::new(self.capacity);
+        }
+    }
+
+    fn copies(&self) -> [Vec<u8>; 2] {
+        let block = BLOCK_BYTES as u64;
+        [SUPERBLOCK_A, SUPERBLOCK_B].map(|at| self.cluster.read(at, block).to_vec())
+    }
+
+    /// The record as an agent that starts now would find it; `None` if it was never used.
+    ///
+    /// # Errors
+    /// The reason, as the report shows it.
+    pub fn durable_record(&self) -> Result<Option<Record>, String> {
+        let [a, b] = self.copies();
+        match load(&a, &b) {
+            Loaded::NeverUsed => Ok(None),
+            Loaded::Valid { record, .. } => Ok(Some(*record)),
+            Loaded::Broken(reason) => Err(format!("{:?}: {reason}", self.side)),
+        }
+    }
+
+    /// The marks as an agent that starts now would find them.
+    pub fn durable_marks(&self, record: &Record) -> Option<Marks> {
+        (record.size != 0).then(|| {
+            let len = required_bytes(record.size) - BITMAP;
+            let bytes = self.cluster.read(BITMAP, len);
+            Marks::load(record.device, regions_in(record.size), bytes).0
+        })
+    }
+
+    /// A byte of the bitmap or of one of two good copies of the record goes bad.
+    pub fn rot(&mut self, rng: &mut Rng) -> Option<&'static str> {
+        let block = BLOCK_BYTES as u64;
+        self.durable_record().ok().flatten()?;
+        if rng.chance(500) {
+            self.cluster.rot(BITMAP, block, rng);
+            return Some("the bitmap");
+        }
+        let [a, b] = self.copies();
+        if a != b {
+            return None;
+        }
+        let at = if rng.chance(500) { SUPERBLOCK_A } else { SUPERBLOCK_B };
+        self.cluster.rot(at, block, rng);
+        Some("a copy of the record")
+    }
+
     /// Starts the agent's process; an error is a record that cannot be read back.
     ///
     /// # Errors
     /// The reason, as the report shows it.
     pub fn start(&mut self, now: Now, rng: &mut Rng) -> Result<(), String> {
         self.incarnation += 1;
-        let block = BLOCK_BYTES as u64;
-        let a = self.cluster.read(SUPERBLOCK_A, block).to_vec();
-        let b = self.cluster.read(SUPERBLOCK_B, block).to_vec();
-        let (record, fresh) = match load(&a, &b) {
-            Loaded::NeverUsed => (Record::blank(random_id(rng), self.side), true),
-            Loaded::Valid { record, .. } => {
+        let [a, b] = self.copies();
+        let (record, fresh) = match self.durable_record()? {
+            None => (Record::blank(random_id(rng), self.side), true),
+            Some(record) => {
                 for (offset, bytes) in repairs(&record, &a, &b) {
                     self.cluster.write(offset, &bytes);
                 }
-                (*record, false)
+                (record, false)
             }
-            Loaded::Broken(reason) => return Err(format!("{:?}: {reason}", self.side)),
         };
-        let marks = (record.size != 0).then(|| {
-            let len = required_bytes(SIZE) - BITMAP;
-            let bytes = self.cluster.read(BITMAP, len);
-            Marks::load(record.device, regions_in(record.size), bytes).0
-        });
-        let tuning = Tuning { hot_regions: 8, copy_depth: 3, ..Tuning::default() };
+        let marks = self.durable_marks(&record);
         let setup = Setup {
             record,
             fresh,
             marks,
-            capacity: SIZE,
+            capacity: self.capacity,
             device_block: 4096,
             boot: self.boot,
             seed: rng.seed32(),
-            tuning,
+            tuning: self.tuning,
         };
         self.mirror = Some(Mirror::new(setup, now));
         Ok(())

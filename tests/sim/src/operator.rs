@@ -18,6 +18,8 @@ pub enum Pending {
         /// The session that ended.
         session: SessionNo,
     },
+    /// The agent's process, which ends then.
+    Stop,
     /// Nobody.
     Agent,
 }
@@ -44,8 +46,8 @@ impl World {
             (Some(Pending::Force), Ok(done)) => {
                 self.oracle.outlawed = [false; 2];
                 self.oracle.outlawed[1 - node] = done == Done::ForcedAlone;
-                let content = self.nodes[node].data.live().to_vec();
-                self.oracle.declare(node, &content);
+                let content = self.nodes[node].data.possible();
+                self.oracle.declare(node, content);
             }
             (Some(Pending::Told { session }), Ok(Done::Noted)) => {
                 let (to, after) = (1 - node, 100 + self.rng.below(2000));
@@ -53,6 +55,7 @@ impl World {
                 let command = Command::PeerConfirmedBehind { session };
                 self.schedule(after, Happening::AgentCommand { node: to, incarnation, command });
             }
+            (Some(Pending::Stop), Ok(Done::Stopped)) => self.stopping = Some(node),
             (Some(_), _) => {}
         }
     }
@@ -111,12 +114,25 @@ impl World {
             self.log(|| "connections are reset".to_owned());
             self.reset_connections();
         }
+        if self.rng.chance(options.overlap) {
+            self.second_connection();
+        }
+        if self.rng.chance(options.stop) {
+            self.command_if_up(node, Command::Shutdown, Pending::Stop);
+        }
+        if self.rng.chance(options.vouch) {
+            let off = self.nodes[1 - node].mirror.is_none() && self.nodes[1 - node].landing == 0;
+            if off {
+                self.command_if_up(node, Command::PeerDown, Pending::Operator);
+            }
+        }
+        self.hardware();
         if self.rng.chance(options.recovery) {
             let cancel = self.rng.chance(500);
             let command = if cancel { Command::CancelRecovery } else { Command::Recover };
             self.command_if_up(node, command, Pending::Operator);
         }
-        if self.rng.chance(options.force) {
+        if self.rng.chance(options.force) && !self.nodes[node].restored {
             let command = Command::Force { peer_seen_active: self.seen_active(node) };
             self.command_if_up(node, command, Pending::Force);
         }
@@ -134,6 +150,9 @@ impl World {
             if self.rng.chance(400) {
                 self.command(node, Command::Deactivate, Pending::Operator);
             }
+            return;
+        }
+        if self.nodes[node].restored {
             return;
         }
         // The operator vouches only for what is true: off, and nothing written alone.
@@ -159,7 +178,7 @@ impl World {
         self.nodes[node].incarnation += 1;
         self.nodes[node].timer = u64::MAX;
         for (_, op) in std::mem::take(&mut self.nodes[node].requests) {
-            if let AppOp::Write(stamp) = op {
+            if let AppOp::Write(stamp, _) = op {
                 self.oracle.failed(stamp);
             }
         }
@@ -170,10 +189,23 @@ impl World {
         self.oracle.interrupted(node, power || self.options.power > 0);
     }
 
+    /// The agent of `node` has stopped in order.
+    pub(crate) fn stopped(&mut self, node: usize) {
+        let behind = self.nodes[node].mirror.as_ref().is_some_and(|m| m.record().behind);
+        self.nodes[node].mirror = None;
+        self.nodes[node].incarnation += 1;
+        self.nodes[node].timer = u64::MAX;
+        self.nodes[node].requests.clear();
+        self.drop_connections_of(node, false);
+        // What knows itself to be behind is no redundancy.
+        self.oracle.interrupted(node, behind && self.options.power > 0);
+    }
+
     pub(crate) fn restart_some(&mut self) {
         for node in 0..2 {
             let down = self.nodes[node].mirror.is_none() && self.nodes[node].landing == 0;
             if down && (!self.faults || self.rng.chance(300)) {
+                self.before_start(node);
                 self.log(|| format!("server{}: the agent starts", node + 1));
                 let now = self.now();
                 let (nodes, rng) = (&mut self.nodes, &mut self.rng);

@@ -10,6 +10,8 @@ use crate::disk::Stamp;
 #[derive(Clone, Debug)]
 struct Write {
     blocks: std::ops::Range<usize>,
+    /// It leaves zeros, which carry no stamp.
+    zero: bool,
     node: usize,
     began: u64,
     /// When it was acknowledged, or its outcome became unknown.
@@ -37,8 +39,9 @@ pub struct Oracle {
     pub outlawed: [bool; 2],
     /// For each side: it goes on alone, and the other is no redundancy.
     pub alone: [bool; 2],
-    /// Per block: the content that an operator declared to be the truth.
-    declared: Vec<Option<Stamp>>,
+    /// Per block: the content that an operator declared to be the truth; more than one if it was
+    /// not flushed yet.
+    declared: Vec<Option<Vec<Stamp>>>,
 }
 
 impl Oracle {
@@ -54,10 +57,11 @@ impl Oracle {
     }
 
     /// The application on `node` begins a write; returns its stamp.
-    pub fn begin(&mut self, node: usize, blocks: std::ops::Range<usize>) -> Stamp {
+    pub fn begin(&mut self, node: usize, blocks: std::ops::Range<usize>, zero: bool) -> Stamp {
         let began = self.tick();
         self.writes.push(Write {
             blocks,
+            zero,
             node,
             began,
             ended: None,
@@ -82,6 +86,23 @@ impl Oracle {
         write.holders[1 - node] &= !alone[node];
         if !on_both && !self.outlawed[node] {
             self.lone[node] = true;
+        }
+    }
+
+    /// Whether a disk with this content has the write, or what it left of it.
+    #[must_use]
+    pub fn is_on(&self, stamp: Stamp, live: &[Stamp]) -> bool {
+        let Some(write) = self.get(stamp) else { return false };
+        if write.zero {
+            return write.blocks.clone().all(|block| live[block] == 0);
+        }
+        live.contains(&stamp)
+    }
+
+    /// The disk of `node` has failed: what it had is no redundancy any more.
+    pub fn disk_failed(&mut self, node: usize) {
+        for write in &mut self.writes {
+            write.holders[node] = false;
         }
     }
 
@@ -144,10 +165,10 @@ impl Oracle {
     }
 
     /// The operator declared `content`, that of `winner`, to be the truth.
-    pub fn declare(&mut self, winner: usize, content: &[Stamp]) {
+    pub fn declare(&mut self, winner: usize, content: Vec<Vec<Stamp>>) {
         self.overruled[1 - winner] = true;
         for (slot, stamp) in self.declared.iter_mut().zip(content) {
-            *slot = Some(*stamp);
+            *slot = Some(stamp);
         }
         for write in &mut self.writes {
             // What the winner has under way may still take effect.
@@ -175,18 +196,33 @@ impl Oracle {
     /// A text for the report.
     pub fn check(&self, block: usize, stamp: Stamp, as_of: u64) -> Result<(), String> {
         let held = self.get(stamp);
-        if stamp != 0 && held.is_none_or(|w| !w.blocks.contains(&block)) {
+        if stamp != 0 && held.is_none_or(|w| w.zero || !w.blocks.contains(&block)) {
             return Err(format!("block {block} holds {stamp}, which was never written there"));
         }
-        if let Some(declared) = self.declared[block] {
+        let first = self.check_write(block, stamp, held, as_of);
+        let zeros = || self.writes.iter().filter(|w| w.zero && w.blocks.contains(&block));
+        if stamp == 0 && zeros().any(|w| self.check_write(block, 0, Some(w), as_of).is_ok()) {
+            return Ok(());
+        }
+        first
+    }
+
+    fn check_write(
+        &self,
+        block: usize,
+        stamp: Stamp,
+        held: Option<&Write>,
+        as_of: u64,
+    ) -> Result<(), String> {
+        if let Some(declared) = &self.declared[block] {
             let void = held.is_none_or(|w| w.void);
             let rewritten = self
                 .writes
                 .iter()
                 .any(|w| !w.void && w.blocks.contains(&block) && Self::is_protected(w));
-            if void && stamp != declared && !rewritten {
+            if void && !declared.contains(&stamp) && !rewritten {
                 return Err(format!(
-                    "block {block} holds {stamp}, but the operator declared {declared}"
+                    "block {block} holds {stamp}, but the operator declared {declared:?}"
                 ));
             }
         }

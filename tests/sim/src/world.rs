@@ -1,6 +1,6 @@
 //! Two servers, their disks and the network between them, moved by one queue of events.
 
-use crate::disk::{Stamp, blocks, payload, stamps};
+use crate::disk::{ClusterDisk, DataDisk, Stamp, blocks, payload, stamps};
 use crate::net::Net;
 use crate::node::{AppOp, Node, SIZE};
 use crate::operator::Pending;
@@ -9,16 +9,40 @@ use crate::oracle::Oracle;
 use crate::rng::Rng;
 use mirror_core::buf::Buf;
 use mirror_core::io::{
-    Action, CommandId, ConnId, DataOp, Event, IoId, Notice, Request, RequestId, RequestOp,
+    Action, CommandId, ConnId, DataOp, Event, IoFailure, IoId, Notice, Request, RequestId,
+    RequestOp,
 };
+use mirror_core::mirror::{AutoRecovery, Tuning};
 use mirror_core::units::{Extent, Millis, Now, Side};
 use std::collections::BTreeMap;
+
+/// What a bad disk answers.
+const EIO: IoFailure = IoFailure::Errno(5);
+
+/// How long the driver waits for a disk, in microseconds.
+const IO_LIMIT: u64 = 3_000_000;
+
+/// The settings of both agents in this run.
+fn tuning(options: &Options, rng: &mut Rng) -> Tuning {
+    let mut tuning = Tuning { hot_regions: 8, copy_depth: 3, ..Tuning::default() };
+    tuning.fenced = rng.chance(options.fenced);
+    if rng.chance(options.reluctant) {
+        let active = rng.chance(500);
+        tuning.auto_recovery = if active { AutoRecovery::Active } else { AutoRecovery::Off };
+    }
+    tuning
+}
 
 /// An operation on a data partition under way.
 #[derive(Debug)]
 pub enum Landing {
     /// Stamps that land.
-    Write(Vec<Stamp>),
+    Write {
+        /// One per block.
+        values: Vec<Stamp>,
+        /// Not into the cache only.
+        durable: bool,
+    },
     /// A read.
     Read,
     /// A flush over this many cached writes.
@@ -29,9 +53,11 @@ pub enum Landing {
 #[derive(Debug)]
 pub enum Happening {
     /// An operation on the data partition ends.
-    Data { node: usize, incarnation: u32, io: IoId, extent: Extent, what: Landing },
+    Data { node: usize, incarnation: u32, io: IoId, extent: Extent, what: Landing, ok: bool },
+    /// An operation is over its time limit; its end is still to come.
+    TimedOut { node: usize, incarnation: u32, io: IoId },
     /// A write to the cluster partition ends.
-    Meta { node: usize, incarnation: u32, io: IoId, offset: u64, bytes: Buf },
+    Meta { node: usize, incarnation: u32, io: IoId, offset: u64, bytes: Buf, ok: bool },
     /// Frames of a connection may be due at `to`.
     Deliver { conn: ConnId, to: usize },
     /// A connection attempt ends.
@@ -67,6 +93,14 @@ pub struct World {
     pub history: Vec<String>,
     pub(crate) faults: bool,
     pub(crate) stepped: bool,
+    /// How often the operator has asked in vain for a deactivation.
+    pub(crate) patience: u32,
+    /// The agent of this server has just stopped.
+    pub(crate) stopping: Option<usize>,
+    /// The server whose hardware is bad in this run.
+    pub(crate) weak: usize,
+    /// An image of both partitions of that server.
+    pub(crate) image: Option<(DataDisk, ClusterDisk)>,
 }
 
 impl World {
@@ -74,8 +108,14 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, options: Options) -> Self {
         let mut rng = Rng::new(seed);
-        let nodes = [Node::new(Side::First, &mut rng), Node::new(Side::Second, &mut rng)];
-        let count = nodes[0].data.live().len();
+        let weak = usize::from(seed % 2 == 1);
+        let tuning = tuning(&options, &mut rng);
+        let mut node = |side| {
+            let more = if rng.chance(options.sizes) { 4096 * rng.below(40) } else { 0 };
+            Node::new(side, SIZE + more, tuning, &mut rng)
+        };
+        let nodes = [node(Side::First), node(Side::Second)];
+        let count = nodes.iter().map(|n| n.data.live().len()).max().unwrap_or(0);
         Self {
             rng,
             options,
@@ -91,6 +131,10 @@ impl World {
             history: Vec::new(),
             faults: true,
             stepped: false,
+            patience: 0,
+            stopping: None,
+            weak,
+            image: None,
         }
     }
 
@@ -137,15 +181,29 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Data { node, incarnation, io, extent, what } => {
-                let data = self.land(node, extent, &what);
+            Happening::Data { node, incarnation, io, extent, what, ok } => {
+                let result = if ok {
+                    Ok(self.land(node, extent, &what))
+                } else {
+                    self.land_badly(node, extent, what);
+                    Err(EIO)
+                };
                 self.nodes[node].landing -= 1;
-                self.tell(node, incarnation, Event::DataDone { io, result: Ok(data) });
+                self.tell(node, incarnation, Event::DataDone { io, result });
             }
-            Happening::Meta { node, incarnation, io, offset, bytes } => {
-                self.nodes[node].cluster.write(offset, &bytes);
+            Happening::TimedOut { node, incarnation, io } => {
+                let result = Err(IoFailure::TimedOut);
+                self.tell(node, incarnation, Event::DataDone { io, result });
+            }
+            Happening::Meta { node, incarnation, io, offset, bytes, ok } => {
+                if ok {
+                    self.nodes[node].cluster.write(offset, &bytes);
+                } else {
+                    self.nodes[node].cluster.tear(offset, &bytes, &mut self.rng);
+                }
                 self.nodes[node].landing -= 1;
-                self.tell(node, incarnation, Event::MetaDone { io, result: Ok(()) });
+                let result = if ok { Ok(()) } else { Err(EIO) };
+                self.tell(node, incarnation, Event::MetaDone { io, result });
             }
             Happening::Deliver { conn, to } => self.deliver(conn, to),
             Happening::Dialled { incarnation } => self.dialled(incarnation),
@@ -163,12 +221,13 @@ impl World {
             Happening::Step => {
                 self.stepped = true;
                 self.step();
+                self.check_invariants();
             }
         }
     }
 
     fn land(&mut self, node: usize, extent: Extent, what: &Landing) -> Option<Buf> {
-        if let (Some(block), Landing::Write(values)) = (self.options.watch, what) {
+        if let (Some(block), Landing::Write { values, .. }) = (self.options.watch, what) {
             if let Some(n) = blocks(extent).position(|b| b == block) {
                 let stamp = values[n];
                 self.log(|| format!("server{}: block {block} becomes {stamp}", node + 1));
@@ -176,7 +235,11 @@ impl World {
         }
         let disk = &mut self.nodes[node].data;
         match what {
-            Landing::Write(values) => {
+            Landing::Write { values, durable: true } => {
+                disk.write_durably(extent, values.iter().copied());
+                None
+            }
+            Landing::Write { values, durable: false } => {
                 disk.write(extent, values.iter().copied());
                 None
             }
@@ -186,6 +249,21 @@ impl World {
                 None
             }
         }
+    }
+
+    /// A failed operation: any part of a write may be there, and a flush gives up what it covers.
+    fn land_badly(&mut self, node: usize, extent: Extent, what: Landing) {
+        match what {
+            Landing::Write { values, .. } => self.land_part(node, extent, values),
+            Landing::Flush(landed) => self.nodes[node].data.fail_flush(landed, &mut self.rng),
+            Landing::Read => {}
+        }
+    }
+
+    fn land_part(&mut self, node: usize, extent: Extent, values: Vec<Stamp>) {
+        let landed = values.len().min(usize::try_from(self.rng.below(5)).unwrap_or(0));
+        let start = Extent::new(extent.offset, landed as u64 * 4096);
+        self.nodes[node].data.write(start, values.into_iter().take(landed));
     }
 
     /// Hands an event to the process it is for, if that still runs, and does what it wants.
@@ -200,6 +278,10 @@ impl World {
         let deadline = mirror.deadline();
         for action in actions {
             self.act(node, action);
+        }
+        if let Some(node) = self.stopping.take() {
+            self.stopped(node);
+            return;
         }
         if let Some(deadline) = deadline {
             let at = (deadline.0 * 1000).max(self.time + 1000);
@@ -216,8 +298,9 @@ impl World {
             Action::Data { io, op, extent } => self.submit(node, io, op, extent),
             Action::Meta { io, offset, bytes } => {
                 self.nodes[node].landing += 1;
-                let after = 30 + self.rng.below(200);
-                self.schedule(after, Happening::Meta { node, incarnation, io, offset, bytes });
+                let after = 30 + self.rng.below(200) + self.slowness();
+                let ok = !self.goes_bad(node, self.options.meta_error);
+                self.schedule(after, Happening::Meta { node, incarnation, io, offset, bytes, ok });
             }
             Action::Complete { id, result } => self.completed(node, id, result),
             Action::Send { conn, frame } => self.send(conn, node, frame),
@@ -240,30 +323,48 @@ impl World {
         let incarnation = self.nodes[node].incarnation;
         let (what, base) = match op {
             DataOp::Read => (Landing::Read, 40),
-            DataOp::Write { data, .. } => (Landing::Write(stamps(&data).collect()), 40),
-            DataOp::Zero { .. } => (Landing::Write(blocks(extent).map(|_| 0).collect()), 40),
+            DataOp::Write { data, durable } => {
+                (Landing::Write { values: stamps(&data).collect(), durable }, 40)
+            }
+            DataOp::Zero { durable, .. } => {
+                (Landing::Write { values: blocks(extent).map(|_| 0).collect(), durable }, 40)
+            }
             DataOp::Flush => (Landing::Flush(self.nodes[node].data.landed()), 100),
         };
         let slow = if self.rng.chance(20) { 5000 } else { 150 };
-        let after = base + self.rng.below(slow);
+        let mut after = base + self.rng.below(slow) + self.slowness();
+        if self.goes_bad(node, self.options.hang) {
+            self.schedule(IO_LIMIT, Happening::TimedOut { node, incarnation, io });
+            after += IO_LIMIT + self.rng.below(4_000_000);
+        }
+        let ok = !self.goes_bad(node, self.options.data_error);
         self.nodes[node].landing += 1;
-        self.schedule(after, Happening::Data { node, incarnation, io, extent, what });
+        self.schedule(after, Happening::Data { node, incarnation, io, extent, what, ok });
+    }
+
+    fn slowness(&mut self) -> u64 {
+        if self.rng.chance(self.options.slow) { self.rng.below(1_000_000) } else { 0 }
+    }
+
+    /// Whether bad hardware strikes, at a rate in 100 000.
+    fn goes_bad(&mut self, node: usize, rate: u64) -> bool {
+        rate > 0 && self.faults && node == self.weak && self.rng.below(100_000) < rate
     }
 
     /// The power of `node` goes: of what was under way any part may have landed.
     pub(crate) fn lose_power(&mut self, node: usize) {
         let of_node = |h: &Happening| match h {
-            Happening::Data { node: n, .. } | Happening::Meta { node: n, .. } => *n == node,
+            Happening::Data { node: n, .. }
+            | Happening::Meta { node: n, .. }
+            | Happening::TimedOut { node: n, .. } => *n == node,
             _ => false,
         };
         let keys: Vec<(u64, u64)> =
             self.queue.iter().filter(|(_, h)| of_node(h)).map(|(k, _)| *k).collect();
         for key in keys {
             match self.queue.remove(&key) {
-                Some(Happening::Data { extent, what: Landing::Write(values), .. }) => {
-                    let landed = values.len().min(usize::try_from(self.rng.below(5)).unwrap_or(0));
-                    let start = Extent::new(extent.offset, landed as u64 * 4096);
-                    self.nodes[node].data.write(start, values.into_iter().take(landed));
+                Some(Happening::Data { extent, what: Landing::Write { values, .. }, .. }) => {
+                    self.land_part(node, extent, values);
                 }
                 Some(Happening::Meta { offset, bytes, .. }) => {
                     self.nodes[node].cluster.tear(offset, &bytes, &mut self.rng);
@@ -282,12 +383,14 @@ impl World {
             Notice::SessionOpened { .. } if self.oracle.lone == [true, true] => {
                 self.fail("two sides that both wrote alone opened a session".to_owned());
             }
+            Notice::DiskError { what, .. } if *what != "read" => self.oracle.disk_failed(node),
             // Without power loss a cache is as good as the disk, and nothing is excused.
             Notice::Broke if self.options.power > 0 => self.oracle.went_alone(node),
             Notice::SessionOpened { verdict } => {
+                self.nodes[node].restored = false;
                 // Both sides are drained, and the dialler is not in the session yet.
                 if *verdict == "in-sync" && node == 1 {
-                    if self.nodes[0].data.live() != self.nodes[1].data.live() {
+                    if self.differing_block().is_some() {
                         self.fail("in sync, they said, and the disks differ".to_owned());
                     }
                     self.oracle.lone = [false; 2];
@@ -329,6 +432,7 @@ impl World {
         let id = RequestId(self.next_id);
         let extent = self.random_extent();
         let kind = self.rng.below(10);
+        let fua = kind == 9;
         let (op, waits, extent) = match kind {
             0 => {
                 let covered = self.oracle.acked_now(node);
@@ -339,12 +443,15 @@ impl World {
                 let began = self.oracle.now();
                 (RequestOp::Read, AppOp::Read(extent, began, judged), extent)
             }
+            4 if self.rng.chance(300) => {
+                let stamp = self.oracle.begin(node, blocks(extent), true);
+                (RequestOp::Zero { unmap: false }, AppOp::Write(stamp, fua), extent)
+            }
             _ => {
-                let stamp = self.oracle.begin(node, blocks(extent));
-                (RequestOp::Write(payload(extent, stamp)), AppOp::Write(stamp), extent)
+                let stamp = self.oracle.begin(node, blocks(extent), false);
+                (RequestOp::Write(payload(extent, stamp)), AppOp::Write(stamp, fua), extent)
             }
         };
-        let fua = kind == 9;
         self.nodes[node].requests.insert(id, waits);
         let incarnation = self.nodes[node].incarnation;
         self.tell(node, incarnation, Event::Request(Request { id, op, extent, fua }));
@@ -361,8 +468,13 @@ impl World {
             return;
         };
         match (op, result) {
-            (AppOp::Write(stamp), Ok(_)) => self.write_acked(stamp),
-            (AppOp::Write(stamp), Err(_)) => self.oracle.failed(stamp),
+            (AppOp::Write(stamp, durable), Ok(_)) => {
+                self.write_acked(stamp);
+                if durable {
+                    self.oracle.flushed(&[stamp]);
+                }
+            }
+            (AppOp::Write(stamp, _), Err(_)) => self.oracle.failed(stamp),
             (AppOp::Flush(covered), Ok(_)) => self.oracle.flushed(&covered),
             (AppOp::Read(extent, began, true), Ok(Some(data))) if !self.oracle.overruled[node] => {
                 for (block, stamp) in blocks(extent).zip(stamps(&data)) {
@@ -379,7 +491,7 @@ impl World {
         // A half-copied side is no redundancy: it cannot be used without the other.
         let half =
             |node: &Node| node.mirror.as_ref().is_some_and(|m| m.record().inconsistent.is_some());
-        let has = |node: &Node| node.data.live().contains(&stamp);
+        let has = |node: &Node| self.oracle.is_on(stamp, node.data.live());
         let on = [has(&self.nodes[0]), has(&self.nodes[1])];
         let holders = [on[0] && !half(&self.nodes[0]), on[1] && !half(&self.nodes[1])];
         self.oracle.acked(stamp, holders, on == [true, true]);

@@ -1,0 +1,153 @@
+//! Switches that drop one rule of the mirror at a time, so that the simulator can show that it
+//! would notice.
+//!
+//! Without the cargo feature `mutations`, [`holds`] is a constant and nothing of this is left in
+//! the program. With it, [`drop_rule`] drops a rule for the calling thread.
+
+macro_rules! rules {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
+        /// A rule that can be dropped, by what it demands.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Rule {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Rule {
+            /// Every rule.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name on the simulator's command line.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+rules! {
+    /// A write waits for the durable marks of its regions.
+    IntentFirst = "intent-first";
+    /// A mark goes after a flush that began when its last write had ended.
+    ClearLate = "clear-late";
+    /// Marks of an earlier session are cleared by a copy only.
+    DirtyAtStart = "dirty-at-start";
+    /// The record of going alone is durable before anything completes alone.
+    BreakRecord = "break-record";
+    /// A peer that was offered the generation may hold it.
+    MayHold = "may-hold";
+    /// A flush over what the peer has not flushed needs the record of going alone.
+    FlushAlone = "flush-alone";
+    /// The target is durably inconsistent before the first block lands.
+    InconsistentFirst = "inconsistent-first";
+    /// Marks of copied regions go after both disks have flushed.
+    FlushCopied = "flush-copied";
+    /// The target adopts the generation before the source takes it for whole.
+    TargetFirst = "target-first";
+    /// Once told to adopt, the target is not known to be behind.
+    ToldMayHold = "told-may-hold";
+    /// A side that has shown its card completes nothing alone.
+    CardFreezes = "card-freezes";
+    /// No session opens over operations of an older one.
+    Drain = "drain";
+    /// A flush means both disks.
+    FlushBoth = "flush-both";
+    /// A durable write is durable on both disks.
+    FuaBoth = "fua-both";
+    /// Overlapping operations go one after the other.
+    Overlap = "overlap";
+    /// A read waits for an overlapping write.
+    ReadsWait = "reads-wait";
+    /// Settling goes out from the active side.
+    SettleActive = "settle-active";
+    /// Settling goes out from the only uninterrupted side.
+    SettleUninterrupted = "settle-uninterrupted";
+    /// Settling goes out from the side activated last.
+    SettleActivation = "settle-activation";
+    /// An interrupted target of settling is half copied meanwhile.
+    SettleIncomplete = "settle-incomplete";
+    /// A half-copied or behind side is no source.
+    AbnormalSource = "abnormal-source";
+    /// A half-copied or behind side is not activated without contact.
+    AbnormalActive = "abnormal-active";
+    /// A side that has seen a newer peer knows that it is behind.
+    NoteNewer = "note-newer";
+    /// A standby that stops before its peer records that it is behind.
+    StopBehind = "stop-behind";
+    /// The peer grants an activation.
+    Grant = "grant";
+    /// The activation is durable before the first request.
+    ActivationFirst = "activation-first";
+    /// A side that restarted while its peer was active is not activated without contact.
+    PeerWasActive = "peer-was-active";
+    /// A side that was active when it went down is not activated without contact.
+    WasActive = "was-active";
+    /// Two sides that went apart are a split brain.
+    SplitBrain = "split-brain";
+    /// Two active sides open no session.
+    BothActive = "both-active";
+    /// Frames of another session are refused.
+    SessionFrames = "session-frames";
+    /// Frames of a connection that was given up are dropped.
+    ConnFrames = "conn-frames";
+    /// A record counts once both copies are written.
+    TwoCopies = "two-copies";
+    /// A bad copy of the record is repaired before anything else is written.
+    RepairFirst = "repair-first";
+    /// A bitmap block that does not verify is all dirty.
+    DamagedDirty = "damaged-dirty";
+    /// Session numbers that cannot both be true mean a restored side.
+    Restored = "restored";
+    /// The difference is copied only if the marks reach back to what the target holds.
+    ReachBack = "reach-back";
+    /// Nothing is copied onto a blank side from one that cannot know that it is the latest.
+    BlankUnsure = "blank-unsure";
+    /// A forced side owes everything.
+    ForceOwes = "force-owes";
+    /// What is declared the truth is flushed first.
+    ForceFlushes = "force-flushes";
+    /// An operation that was given up may still land.
+    LateLands = "late-lands";
+    /// A disk error is remembered.
+    ErrorKept = "error-kept";
+    /// A bad sector is read from the peer only where nothing is dirty.
+    CleanPeerRead = "clean-peer-read";
+    /// `alone = "fenced"` waits for a word on the peer.
+    Fenced = "fenced";
+}
+
+#[cfg(feature = "mutations")]
+mod switch {
+    use super::Rule;
+    use std::cell::Cell;
+
+    thread_local! {
+        static DROPPED: Cell<Option<Rule>> = const { Cell::new(None) };
+    }
+
+    /// Drops `rule` (or none) for the calling thread, from now on.
+    pub fn drop_rule(rule: Option<Rule>) {
+        DROPPED.set(rule);
+    }
+
+    /// Whether `rule` is in force.
+    #[must_use]
+    pub fn holds(rule: Rule) -> bool {
+        DROPPED.get() != Some(rule)
+    }
+}
+
+#[cfg(feature = "mutations")]
+pub use switch::{drop_rule, holds};
+
+/// Whether `rule` is in force: always.
+#[cfg(not(feature = "mutations"))]
+#[must_use]
+pub const fn holds(_rule: Rule) -> bool {
+    true
+}
+
+/// Whether rules can be dropped in this build.
+pub const CAN_DROP: bool = cfg!(feature = "mutations");

@@ -1,0 +1,124 @@
+//! What bad hardware and those who repair it do: disks replaced, partitions zeroed, images restored,
+//! bytes that rot. Only one server of a run is struck by what cannot be undone.
+
+use crate::world::World;
+use mirror_core::direction::sessions_can_both_be_true;
+use mirror_core::record::Record;
+
+impl World {
+    /// A second connection comes up while the first may still be open at both ends.
+    pub(crate) fn second_connection(&mut self) {
+        if !self.net.cut && self.nodes.iter().all(|n| n.mirror.is_some()) {
+            self.log(|| "another connection comes up".to_owned());
+            self.connect();
+        }
+    }
+
+    pub(crate) fn hardware(&mut self) {
+        let weak = self.weak;
+        if self.has_failed(weak) && self.rng.chance(150) {
+            self.kill(weak, false);
+        }
+        let down = self.nodes[weak].mirror.is_none() && self.nodes[weak].landing == 0;
+        if !down {
+            return;
+        }
+        if self.rng.chance(self.options.image * 10) {
+            self.restore_image(weak);
+        }
+        if self.rng.chance(self.options.blank * 10) {
+            self.replace(weak);
+        }
+    }
+
+    /// The mirror on `node` has given its disk up.
+    pub(crate) fn has_failed(&self, node: usize) -> bool {
+        let now = self.now();
+        self.nodes[node].mirror.as_ref().is_some_and(|m| {
+            let status = m.status(now);
+            status.sides[status.local].disk_error == Some(true)
+        })
+    }
+
+    /// What happens to the partitions of `node` before its agent starts.
+    pub(crate) fn before_start(&mut self, node: usize) {
+        if self.record_of(node).is_some_and(|r| r.disk_error) {
+            self.replace(node);
+        }
+        if self.faults && self.rng.chance(self.options.rot) {
+            let (nodes, rng) = (&mut self.nodes, &mut self.rng);
+            if let Some(what) = nodes[node].rot(rng) {
+                self.log(|| format!("server{}: a byte of {what} rots", node + 1));
+            }
+        }
+    }
+
+    fn record_of(&self, node: usize) -> Option<Record> {
+        self.nodes[node].durable_record().ok().flatten()
+    }
+
+    /// The disks of `node`, whose agent does not run, are replaced by new ones, or its cluster
+    /// partition is zeroed. What only they had is gone, which must not be more than what this
+    /// side had completed alone or was still copying to the other.
+    fn replace(&mut self, node: usize) {
+        let Some(record) = self.record_of(node) else { return };
+        let keep_data = self.rng.chance(500);
+        self.log(|| {
+            let what = if keep_data { "cluster partition is" } else { "disks are" };
+            format!("server{}: the {what} new", node + 1)
+        });
+        self.give_up(node, &record);
+        self.nodes[node].replace_disks(keep_data);
+        self.image = None;
+    }
+
+    /// What is on the disks of `node` counts no more.
+    fn give_up(&mut self, node: usize, record: &Record) {
+        let other = 1 - node;
+        self.oracle.interrupted(node, true);
+        let lone = std::mem::replace(&mut self.oracle.lone[node], false);
+        let was_alone = record.owes_all || !record.bases.contains(&record.generation);
+        let half = self.record_of(other).is_none_or(|r| r.inconsistent.is_some() || r.behind);
+        let lacks = self.lacks(other);
+        if lone || was_alone || half {
+            // What it had flushed alone counts no more, even if the other has it in its cache.
+            let lacks_when_off = self.lacks_in(self.nodes[other].data.durable());
+            if lacks.or(lacks_when_off).is_some() {
+                let content = self.nodes[other].data.possible();
+                self.oracle.declare(other, content);
+            }
+        } else if let Some(lacks) = lacks {
+            self.fail(format!("server{} was whole, they said, and {lacks}", other + 1));
+        }
+    }
+
+    /// Takes an image of both partitions of `node`, or restores one that is old enough to be
+    /// told from the present.
+    fn restore_image(&mut self, node: usize) {
+        let Some((data, cluster)) = self.image.clone() else {
+            // A server that is off can be copied consistently.
+            let node = &self.nodes[node];
+            self.image = Some((node.data.clone(), node.cluster.clone()));
+            return;
+        };
+        let (Some(present), Some(theirs)) = (self.record_of(node), self.record_of(1 - node)) else {
+            return;
+        };
+        let now = (self.nodes[node].data.clone(), self.nodes[node].cluster.clone());
+        (self.nodes[node].data, self.nodes[node].cluster) = (data, cluster);
+        let Some(old) = self.record_of(node) else { return };
+        if sessions_can_both_be_true(&old, &theirs)
+            || old.disk_error
+            || old.device != present.device
+        {
+            (self.nodes[node].data, self.nodes[node].cluster) = now;
+            return;
+        }
+        self.log(|| {
+            let (old, new) = (old.session.0, present.session.0);
+            format!("server{}: restored from session {old}, was in {new}", node + 1)
+        });
+        self.give_up(node, &present);
+        self.nodes[node].restored = true;
+    }
+}
