@@ -37,6 +37,8 @@ pub struct Oracle {
     /// For each side: what it writes in its present activation is void, since an operator forced
     /// the other one alone.
     pub outlawed: [bool; 2],
+    /// For each side: when what it had not flushed was last lost.
+    lost_cache: [u64; 2],
     /// For each side: it goes on alone, and the other is no redundancy.
     pub alone: [bool; 2],
     /// Per block: the content that an operator declared to be the truth; more than one if it was
@@ -77,11 +79,15 @@ impl Oracle {
     /// `on_both` says whether both disks have it, usable or not.
     pub fn acked(&mut self, stamp: Stamp, holders: [bool; 2], on_both: bool) {
         let ended = self.tick();
-        let alone = self.alone;
+        let (alone, lost) = (self.alone, self.lost_cache);
         let Some(write) = self.get_mut(stamp) else { return };
         write.ended = Some(ended);
         write.acked = true;
         write.holders = holders;
+        // An ack may arrive after its sender has lost its cache.
+        for (holds, lost) in write.holders.iter_mut().zip(lost) {
+            *holds &= write.began > lost;
+        }
         let node = write.node;
         write.holders[1 - node] &= !alone[node];
         if !on_both && !self.outlawed[node] {
@@ -144,6 +150,9 @@ impl Oracle {
             if cache_lost {
                 write.holders[node] = false;
             }
+        }
+        if cache_lost {
+            self.lost_cache[node] = now;
         }
     }
 
