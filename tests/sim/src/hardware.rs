@@ -106,14 +106,15 @@ impl World {
         };
         let now = (self.nodes[node].data.clone(), self.nodes[node].cluster.clone());
         (self.nodes[node].data, self.nodes[node].cluster) = (data, cluster);
-        let Some(old) = self.record_of(node) else { return };
-        if sessions_can_both_be_true(&old, &theirs)
-            || old.disk_error
-            || old.device != present.device
-        {
+        let old = self.record_of(node);
+        let tells = |old: &Record| {
+            let told = !sessions_can_both_be_true(old, &theirs);
+            told && !old.disk_error && old.device == present.device
+        };
+        let Some(old) = old.filter(tells) else {
             (self.nodes[node].data, self.nodes[node].cluster) = now;
             return;
-        }
+        };
         self.log(|| {
             let (old, new) = (old.session.0, present.session.0);
             format!("server{}: restored from session {old}, was in {new}", node + 1)
