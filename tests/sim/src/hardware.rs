@@ -84,7 +84,7 @@ impl World {
             // What it had flushed alone counts no more, even if the other has it in its cache.
             let lacks_when_off = self.lacks_in(self.nodes[other].data.durable());
             if lacks.or(lacks_when_off).is_some() {
-                let content = self.nodes[other].data.possible();
+                let content = self.possible_content(other);
                 self.oracle.declare(other, content);
             }
         } else if let Some(lacks) = lacks {
