@@ -661,9 +661,13 @@ impl Mirror {
     // Shutdown.
 
     fn begin_stop(&mut self, id: CommandId) {
-        if let Some((earlier, _)) = self.operator.stopping.replace((id, Stopping::Deactivating)) {
+        if let Some((earlier, stage)) = self.operator.stopping {
+            // The stop goes on from where it is; it is answered to whoever asked last.
+            self.operator.stopping = Some((id, stage));
             self.reply(earlier, Err(Refusal::Stopping));
+            return;
         }
+        self.operator.stopping = Some((id, Stopping::Deactivating));
         self.refuse_activation(Refusal::Stopping);
         if self.active && self.operator.closing.is_none() {
             self.operator.closing = Some((None, Closing::Draining));

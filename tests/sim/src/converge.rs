@@ -35,6 +35,14 @@ impl World {
         self.judge()
     }
 
+    fn repair(&mut self) {
+        if self.has_failed(self.weak) {
+            self.kill(self.weak, false);
+        }
+        self.restart_some();
+        self.resolve();
+    }
+
     fn status(&self, node: usize) -> Option<MirrorStatus> {
         self.nodes[node].mirror.as_ref().map(|m| m.status(self.now()))
     }
@@ -57,11 +65,7 @@ impl World {
             if self.is_normal() {
                 return self.drain();
             }
-            if self.has_failed(self.weak) {
-                self.kill(self.weak, false);
-            }
-            self.restart_some();
-            self.resolve();
+            self.repair();
         }
         let states: Vec<_> = (0..2).map(|n| self.status(n)).collect();
         Err(format!("{what} did not become normal in time: {states:?}"))
@@ -74,7 +78,8 @@ impl World {
         if needs_force {
             self.resolve_by_force();
         } else if parked {
-            self.command(0, Command::Recover, Pending::Operator);
+            let either = usize::from(self.rng.chance(500));
+            self.command(either, Command::Recover, Pending::Operator);
         } else if (0..2).all(|n| self.status(n).is_some_and(|s| s.link == LinkStatus::Session)) {
             // Somebody cancelled it.
             self.command(0, Command::Recover, Pending::Operator);
@@ -135,8 +140,7 @@ impl World {
         let until = self.time + PATIENCE;
         let mut at_rest = false;
         while !at_rest && self.time < until && self.failure.is_none() {
-            self.restart_some();
-            self.resolve();
+            self.repair();
             for node in 0..2 {
                 if self.nodes[node].is_active() {
                     self.command(node, Command::Deactivate, Pending::Operator);

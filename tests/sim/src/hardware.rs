@@ -84,7 +84,7 @@ impl World {
             // What it had flushed alone counts no more, even if the other has it in its cache.
             let lacks_when_off = self.lacks_in(self.nodes[other].data.durable());
             if lacks.or(lacks_when_off).is_some() {
-                let content = self.nodes[other].data.possible();
+                let content = self.possible_content(other);
                 self.oracle.declare(other, content);
             }
         } else if let Some(lacks) = lacks {
@@ -106,14 +106,15 @@ impl World {
         };
         let now = (self.nodes[node].data.clone(), self.nodes[node].cluster.clone());
         (self.nodes[node].data, self.nodes[node].cluster) = (data, cluster);
-        let Some(old) = self.record_of(node) else { return };
-        if sessions_can_both_be_true(&old, &theirs)
-            || old.disk_error
-            || old.device != present.device
-        {
+        let old = self.record_of(node);
+        let tells = |old: &Record| {
+            let told = !sessions_can_both_be_true(old, &theirs);
+            told && !old.disk_error && old.device == present.device
+        };
+        let Some(old) = old.filter(tells) else {
             (self.nodes[node].data, self.nodes[node].cluster) = now;
             return;
-        }
+        };
         self.log(|| {
             let (old, new) = (old.session.0, present.session.0);
             format!("server{}: restored from session {old}, was in {new}", node + 1)

@@ -7,6 +7,7 @@ pub mod converge;
 mod disk;
 mod hardware;
 mod invariants;
+pub mod minimise;
 mod net;
 mod node;
 mod operator;

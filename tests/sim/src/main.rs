@@ -3,6 +3,7 @@
 use clap::Parser;
 use mirror_core::rules::Rule;
 use mirror_sim::converge::run_seed;
+use mirror_sim::minimise::{Failing, kinds_left, minimise};
 use mirror_sim::options::Options;
 use std::process::ExitCode;
 
@@ -32,6 +33,13 @@ struct Args {
     /// Every fault there is: bad disks, replaced disks, images, rot, overlapping connections, ...
     #[arg(long)]
     everything: bool,
+    /// After a failure: try up to this many seeds to do without each kind of fault and with fewer
+    /// steps, and report what is left.
+    #[arg(long, value_name = "RUNS", default_value_t = 0)]
+    minimise: u64,
+    /// No faults but these, KIND=RATE with commas between.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Changes the rate of a kind of fault: KIND=RATE (see `Options`).
     #[arg(long, value_delimiter = ',')]
     set: Vec<String>,
@@ -72,7 +80,15 @@ fn main() -> ExitCode {
         force: if args.no_force { 0 } else { all.force },
         ..all
     };
-    for setting in &args.set {
+    if !args.only.is_empty() {
+        let off = |(name, rate): (&str, &mut u64)| {
+            if name != "steps" {
+                *rate = 0
+            }
+        };
+        options.kinds().into_iter().for_each(off);
+    }
+    for setting in args.set.iter().chain(&args.only) {
         let (kind, rate) = setting.split_once('=').unwrap_or((setting, "0"));
         let mut kinds = options.kinds();
         let slot = kinds.iter_mut().find(|(name, _)| *name == kind);
@@ -86,6 +102,16 @@ fn main() -> ExitCode {
     for seed in args.seed..args.seed + args.runs {
         match run_seed(seed, options) {
             Ok(time) => virtual_us += time,
+            Err(_) if args.minimise > 0 => {
+                let small = minimise(Failing { seed, options }, args.minimise);
+                println!(
+                    "again: vopr --seed {} --steps {} --only {}",
+                    small.seed,
+                    small.options.steps,
+                    kinds_left(small.options)
+                );
+                return ExitCode::FAILURE;
+            }
             Err((text, history)) => {
                 if !args.verbose {
                     let from = history.len().saturating_sub(args.tail);
@@ -93,10 +119,9 @@ fn main() -> ExitCode {
                 }
                 println!("seed {seed} FAILED: {text}");
                 println!(
-                    "again: vopr --seed {seed} --steps {}{}{} --verbose",
-                    args.steps,
-                    if args.no_power_loss { " --no-power-loss" } else { "" },
-                    if args.no_force { " --no-force" } else { "" }
+                    "again: vopr --seed {seed} --steps {} --only {}",
+                    options.steps,
+                    kinds_left(options)
                 );
                 return ExitCode::FAILURE;
             }

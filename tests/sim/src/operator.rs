@@ -46,7 +46,7 @@ impl World {
             (Some(Pending::Force), Ok(done)) => {
                 self.oracle.outlawed = [false; 2];
                 self.oracle.outlawed[1 - node] = done == Done::ForcedAlone;
-                let content = self.nodes[node].data.possible();
+                let content = self.possible_content(node);
                 self.oracle.declare(node, content);
             }
             (Some(Pending::Told { session }), Ok(Done::Noted)) => {

@@ -342,6 +342,21 @@ impl World {
         self.schedule(after, Happening::Data { node, incarnation, io, extent, what, ok });
     }
 
+    /// Per block, what the disk of `node` may hold once everything under way there has ended.
+    pub(crate) fn possible_content(&self, node: usize) -> Vec<Vec<Stamp>> {
+        let mut all = self.nodes[node].data.possible();
+        for happening in self.queue.values() {
+            if let Happening::Data {
+                node: n, extent, what: Landing::Write { values, .. }, ..
+            } = happening
+            {
+                let blocks = blocks(*extent).zip(values).filter(|_| *n == node);
+                blocks.for_each(|(block, stamp)| all[block].push(*stamp));
+            }
+        }
+        all
+    }
+
     fn slowness(&mut self) -> u64 {
         if self.rng.chance(self.options.slow) { self.rng.below(1_000_000) } else { 0 }
     }
