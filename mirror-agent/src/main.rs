@@ -10,8 +10,11 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
 const AFTER: &str = "\
 The service starts it as: clpmdagent
@@ -86,7 +89,8 @@ fn start(args: &Args) -> Result<bool, StartError> {
         let stop = signals().map_err(failed)?;
         run(config, Arc::new(RealPlant), options, stop).await
     });
-    drop(runtime);
+    // What hangs with a dead driver must not keep the process.
+    runtime.shutdown_timeout(SHUTDOWN_LIMIT);
     if log.join().is_err() {
         tracing::error!("the event log ended abnormally");
     }

@@ -60,7 +60,8 @@ async fn driver_events(
             }
             DriverEvent::Ended(why) => {
                 agent.events.log(Event::driver(driver::ENDED, mirror.config.nmp, &[&why]));
-                tracing::error!("Next: systemctl restart clusterpro_md");
+                tracing::error!("Next: systemctl start clusterpro_md");
+                agent.died.notify_one();
             }
             DriverEvent::TellPeerBehind(session) => {
                 if let Some(older) = telling.take() {

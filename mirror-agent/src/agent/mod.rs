@@ -22,6 +22,7 @@ use managed::How;
 use managed::Managed;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
 
 /// The agent of one server.
 struct Agent {
@@ -31,6 +32,8 @@ struct Agent {
     events: EventLog,
     /// Set at shutdown: nothing is activated any more.
     stopping: AtomicBool,
+    /// Told when a driver ended that should not have: its clients hang until the process ends.
+    died: Notify,
 }
 
 /// A mirror of the configuration.

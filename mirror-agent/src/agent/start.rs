@@ -18,7 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 /// What the surroundings decide.
@@ -61,7 +61,9 @@ pub fn config_failure(e: &ConfigError) -> StartError {
     failure(reason, e)
 }
 
-/// Runs the agent until `stop` is ready, and stops it. Gives whether it stopped cleanly.
+/// Runs the agent until `stop` is ready, and stops it. Gives whether it stopped cleanly. If a
+/// driver ends by itself, so does the agent, and not cleanly: the process must end then, since the
+/// clients of that driver hang as long as it lives.
 ///
 /// # Errors
 /// It could not start; the event has been logged.
@@ -74,8 +76,15 @@ pub async fn run(
     let events = options.events.clone();
     match Running::start(config, plant, options).await {
         Ok(running) => {
-            stop.await;
-            Ok(running.stop().await)
+            let agent = Arc::clone(&running.agent);
+            tokio::select! {
+                () = stop => Ok(running.stop().await),
+                () = agent.died.notified() => {
+                    // Unmounting what hangs would hang; the next start clears up.
+                    events.log(Event::AgentStopFailed);
+                    Ok(false)
+                }
+            }
         }
         Err(e) => {
             events.log(Event::AgentStartFailed(e.reason));
@@ -120,6 +129,7 @@ impl Running {
             peer: Box::new(Arc::new(link)),
             events: events.clone(),
             stopping: AtomicBool::new(false),
+            died: Notify::new(),
         });
         let mut tasks = JoinSet::new();
         for (mirror, receiver) in receivers {

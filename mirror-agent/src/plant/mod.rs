@@ -146,14 +146,16 @@ async fn forward(
                 Some(Report::DeviceFailed) => DriverEvent::DeviceFailed,
                 Some(Report::Ended(Ok(()))) => return,
                 Some(Report::Ended(Err(why))) => DriverEvent::Ended(why),
-                None => return,
+                // A thread that ends well says so.
+                None => DriverEvent::Ended("its thread is gone".to_owned()),
             },
             Some(why) = carrier_ended.recv() => {
                 tracing::error!("the block device ended: {why}");
                 DriverEvent::DeviceFailed
             }
         };
-        if events.send(event).await.is_err() {
+        let last = matches!(event, DriverEvent::Ended(_));
+        if events.send(event).await.is_err() || last {
             return;
         }
     }

@@ -65,6 +65,7 @@ async fn lab(more: &str) -> Lab {
         peer: Box::new(FakePeer(fake.clone())),
         events,
         stopping: AtomicBool::new(false),
+        died: tokio::sync::Notify::new(),
     });
     Lab { fake, agent, mirror, alert, log: Some(log) }
 }

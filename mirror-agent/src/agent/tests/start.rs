@@ -1,7 +1,7 @@
 //! Start-up and shutdown as a whole, on fakes.
 
 use super::fakes::{Fake, FakePlant};
-use crate::agent::{Options, StartError, run};
+use crate::agent::{DriverEvent, Options, StartError, run};
 use crate::config::Config;
 use crate::ctl::{Client, Request, Response};
 use crate::lock::{Lock, LockError, Role};
@@ -152,6 +152,22 @@ async fn an_unclean_stop_is_said() {
     fake.fail(&["umount"]);
     let (options, log) = options(&config);
     let clean = run(config, Arc::new(FakePlant(fake)), options, std::future::ready(())).await;
+    assert!(!clean.expect("started"));
+    log.join().expect("delivered");
+    assert!(alerts(dir.path()).contains(&Event::AgentStopFailed.to_string()));
+}
+
+/// The clients of a dead driver hang as long as its process lives.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_ends_with_a_driver() {
+    let dir = tempfile::tempdir().expect("folder");
+    let config = config(dir.path(), "127.0.0.1");
+    let fake = Fake::new(0);
+    let (options, log) = options(&config);
+    let ended = DriverEvent::Ended("the ring is broken".to_owned());
+    fake.events.send(ended).await.expect("room");
+    let agent = run(config, Arc::new(FakePlant(fake)), options, std::future::pending());
+    let clean = tokio::time::timeout(Duration::from_secs(10), agent).await.expect("it ends");
     assert!(!clean.expect("started"));
     log.join().expect("delivered");
     assert!(alerts(dir.path()).contains(&Event::AgentStopFailed.to_string()));
