@@ -176,3 +176,7 @@ split_brain() {
     lab_heal all
     for n in 1 2; do wait_colors "$n" "RED RED" 30; done
 }
+
+# A device that has failed answers EIO, and NBD's ESHUTDOWN to what came before and after; a block
+# device over it shows both as EIO.
+is_io_error() { [ "$1" = 5 ] || [ "$1" = 108 ]; }

@@ -64,13 +64,13 @@ sub ask {
     return give(pack('N n n Q> Q> N', 0x25609513, $flags, $type, ++$handle, $offset, $len) . ($data // ''));
 }
 
-# The errno of the next answer; 108 (shut down) when the server has gone.
+# The errno of the next answer; 32 (broken pipe) when the server has gone.
 sub answer {
-    my $reply = take(16) // return 108;
+    my $reply = take(16) // return 32;
     return (unpack 'N N Q>', $reply)[1];
 }
 
-sub request { return ask(@_) ? answer() : 108 }
+sub request { return ask(@_) ? answer() : 32 }
 
 sub slot { return ($_[0] % SLOTS) * STRIDE }
 
