@@ -120,9 +120,13 @@ agent_pid() {
     local inner pid
     inner=$(lab_enter "$1" cat /run/agent.pid)
     for pid in $(pgrep -x clpmdagent); do
-        [[ $(awk '/^NSpid:/ { print $NF }' "/proc/$pid/status") == "$inner" ]] &&
-            [ "/proc/$pid/ns/pid" -ef "/proc/${LAB_INIT[$1]}/ns/pid" ] && echo "$pid"
+        if [ "/proc/$pid/ns/pid" -ef "/proc/${LAB_INIT[$1]}/ns/pid" ] &&
+            [ "$(awk '/^NSpid:/ { print $NF }' "/proc/$pid/status")" = "$inner" ]; then
+            echo "$pid"
+            return
+        fi
     done
+    not_held "the agent of server$1 runs"
 }
 memory_kib() { awk '/^VmRSS:/ { print $2 }' "/proc/$(agent_pid "$1")/status"; }
 
