@@ -355,6 +355,9 @@ impl World {
                 blocks.for_each(|(block, stamp)| all[block].push(*stamp));
             }
         }
+        for (extent, values) in self.net.writes_toward(node) {
+            blocks(extent).zip(values).for_each(|(block, stamp)| all[block].push(stamp));
+        }
         all
     }
 
