@@ -86,6 +86,7 @@ impl World {
             if lacks.or(lacks_when_off).is_some() {
                 let content = self.possible_content(other);
                 self.oracle.declare(other, content);
+                self.oracle.outlawed[other] = false;
             }
         } else if let Some(lacks) = lacks {
             self.fail(format!("server{} was whole, they said, and {lacks}", other + 1));

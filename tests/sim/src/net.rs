@@ -1,9 +1,10 @@
 //! The network: ordered connections that stall while it is cut, and break.
 
+use crate::disk::{Stamp, blocks, stamps};
 use crate::world::{Happening, World};
 use mirror_core::io::{ConnId, Event};
-use mirror_core::units::Side;
-use mirror_core::wire::{Frame, PeerHello};
+use mirror_core::units::{Extent, Side};
+use mirror_core::wire::{Frame, Message, PeerHello};
 use std::collections::{BTreeMap, VecDeque};
 
 #[derive(Debug)]
@@ -28,6 +29,22 @@ pub struct Net {
     pub cut: bool,
     conns: BTreeMap<ConnId, Conn>,
     next: u64,
+}
+
+impl Net {
+    /// Writes on their way to `node`.
+    pub(crate) fn writes_toward(&self, node: usize) -> Vec<(Extent, Vec<Stamp>)> {
+        let frames = self.conns.values().flat_map(|conn| &conn.toward[node]);
+        frames
+            .filter_map(|(_, frame)| match &frame.message {
+                Message::Write { extent, data, .. } | Message::Copy { extent, data, .. } => {
+                    Some((*extent, stamps(data).collect()))
+                }
+                Message::Zero { extent, .. } => Some((*extent, vec![0; blocks(*extent).len()])),
+                _ => None,
+            })
+            .collect()
+    }
 }
 
 impl World {

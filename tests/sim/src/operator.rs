@@ -11,6 +11,8 @@ use mirror_core::units::SessionNo;
 pub enum Pending {
     /// The operator.
     Operator,
+    /// The operator activates this side and vouches that the other is off.
+    PeerDown,
     /// The operator forces this side.
     Force,
     /// The other server's agent told this side that it is behind.
@@ -42,7 +44,13 @@ impl World {
         self.log(|| format!("server{}: answers {result:?}", node + 1));
         match (self.commands.remove(&id), result) {
             (None, _) => self.fail(format!("command {} answered twice", id.0)),
-            (Some(Pending::Operator), Ok(Done::Activated)) => self.oracle.outlawed[node] = false,
+            (Some(waits @ (Pending::Operator | Pending::PeerDown)), Ok(Done::Activated)) => {
+                self.oracle.outlawed[node] = false;
+                if waits == Pending::PeerDown && self.options.power > 0 {
+                    // What this side lost with its cache, the operator does not wait for.
+                    self.oracle.disk_failed(1 - node);
+                }
+            }
             (Some(Pending::Force), Ok(done)) => {
                 self.oracle.outlawed = [false; 2];
                 self.oracle.outlawed[1 - node] = done == Done::ForcedAlone;
@@ -160,11 +168,8 @@ impl World {
         let peer_down =
             self.nodes[other].mirror.is_none() && !self.oracle.lone[other] && self.rng.chance(500);
         let peer_seen_active = self.seen_active(node);
-        self.command_if_up(
-            node,
-            Command::Activate { peer_down, peer_seen_active },
-            Pending::Operator,
-        );
+        let pending = if peer_down { Pending::PeerDown } else { Pending::Operator };
+        self.command_if_up(node, Command::Activate { peer_down, peer_seen_active }, pending);
     }
 
     /// The agent dies; with `power` the whole server does, and its caches with it.
@@ -211,6 +216,11 @@ impl World {
                 let (nodes, rng) = (&mut self.nodes, &mut self.rng);
                 match nodes[node].start(now, rng) {
                     Ok(()) => {
+                        if self.options.verbose {
+                            let record =
+                                self.nodes[node].mirror.as_ref().map(|m| m.record().clone());
+                            self.log(|| format!("server{}: {record:?}", node + 1));
+                        }
                         let incarnation = self.nodes[node].incarnation;
                         self.tell(node, incarnation, Event::Timer);
                     }

@@ -13,6 +13,7 @@ use mirror_core::io::{
     RequestOp,
 };
 use mirror_core::mirror::{AutoRecovery, Tuning};
+use mirror_core::record::Record;
 use mirror_core::units::{Extent, Millis, Now, Side};
 use std::collections::BTreeMap;
 
@@ -354,6 +355,9 @@ impl World {
                 blocks.for_each(|(block, stamp)| all[block].push(*stamp));
             }
         }
+        for (extent, values) in self.net.writes_toward(node) {
+            blocks(extent).zip(values).for_each(|(block, stamp)| all[block].push(stamp));
+        }
         all
     }
 
@@ -404,7 +408,12 @@ impl World {
             Notice::SessionOpened { verdict } => {
                 self.nodes[node].restored = false;
                 // Both sides are drained, and the dialler is not in the session yet.
-                if *verdict == "in-sync" && node == 1 {
+                let dialler = self.nodes[0].durable_record().ok().flatten();
+                let session = |r: &Record| r.session;
+                let mine = self.nodes[1].durable_record().ok().flatten().map(|r| r.session);
+                // If the dialler is not in this session, its frame has outlived it.
+                let lives = dialler.as_ref().map(session) == mine;
+                if *verdict == "in-sync" && node == 1 && lives {
                     if self.differing_block().is_some() {
                         self.fail("in sync, they said, and the disks differ".to_owned());
                     }
