@@ -38,7 +38,7 @@ pub(super) struct How {
 
 /// The steps that are up, or may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stage {
+pub(super) struct Stage {
     active: bool,
     front_end: bool,
     device: bool,
@@ -118,7 +118,7 @@ impl Managed {
     }
 
     /// Only one activation or deactivation at a time; a second one waits for a while.
-    async fn enter(&self) -> Result<MutexGuard<'_, Stage>, Refused> {
+    pub(super) async fn enter(&self) -> Result<MutexGuard<'_, Stage>, Refused> {
         timeout(ENTER_LIMIT, self.stage.lock()).await.map_err(|_| Refused {
             code: MdCode::Failed,
             message: format!(
@@ -129,21 +129,23 @@ impl Managed {
         })
     }
 
-    pub(super) async fn activate(&self, how: How) -> Result<String, Refused> {
-        let mut stage = self.enter().await?;
-        self.activate_from(&mut stage, how).await
-    }
-
     /// Activates, and closes again before anybody else may do anything: for work on the device
     /// that the activation itself does.
-    pub(super) async fn activate_and_close(&self, how: How) -> Result<String, Refused> {
-        let mut stage = self.enter().await?;
-        let text = self.activate_from(&mut stage, how).await?;
-        self.go_down(&mut stage).await.map_err(|e| self.deactivate_failed(&stage, &e))?;
+    pub(super) async fn activate_and_close(
+        &self,
+        stage: &mut Stage,
+        how: How,
+    ) -> Result<String, Refused> {
+        let text = self.activate_from(stage, how).await?;
+        self.go_down(stage).await.map_err(|e| self.deactivate_failed(stage, &e))?;
         Ok(text)
     }
 
-    async fn activate_from(&self, stage: &mut Stage, how: How) -> Result<String, Refused> {
+    pub(super) async fn activate_from(
+        &self,
+        stage: &mut Stage,
+        how: How,
+    ) -> Result<String, Refused> {
         let command =
             Command::Activate { peer_down: how.peer_down, peer_seen_active: how.peer_seen_active };
         let before = *stage;

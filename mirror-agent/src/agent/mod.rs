@@ -58,20 +58,26 @@ impl Entry {
 impl Agent {
     /// Activates a mirror for a tool or by itself.
     async fn activate(&self, mirror: &Managed, how: How) -> Result<String, Refused> {
+        let mut stage = mirror.enter().await?;
+        let how = self.informed(mirror, how).await?;
+        mirror.activate_from(&mut stage, how).await
+    }
+
+    /// What the other agent says is asked for by whoever has the mirror already: while waiting for
+    /// that, it could become old enough for both servers to be activated.
+    async fn informed(&self, mirror: &Managed, how: How) -> Result<How, Refused> {
         let peer_seen_active = self.peer_seen_active(mirror).await;
         if self.stopping.load(Ordering::SeqCst) {
             return Err(mirror.stopping());
         }
-        mirror.activate(How { peer_seen_active, ..how }).await
+        Ok(How { peer_seen_active, ..how })
     }
 
     /// Makes the file system of a mirror that was just constructed.
     async fn make_first_fs(&self, mirror: &Managed, how: How) -> Result<String, Refused> {
-        let peer_seen_active = self.peer_seen_active(mirror).await;
-        if self.stopping.load(Ordering::SeqCst) {
-            return Err(mirror.stopping());
-        }
-        mirror.activate_and_close(How { peer_seen_active, ..how }).await
+        let mut stage = mirror.enter().await?;
+        let how = self.informed(mirror, how).await?;
+        mirror.activate_and_close(&mut stage, how).await
     }
 
     fn open_mirrors(&self) -> impl Iterator<Item = &Arc<Managed>> {

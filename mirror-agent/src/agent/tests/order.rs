@@ -9,7 +9,7 @@ const ACTIVATE: &str = "Activate { peer_down: false, peer_seen_active: None }";
 const DEV: &str = "/dev/NMP1";
 
 async fn activate(lab: &Lab, nomount: bool) -> Result<String, crate::ctl::Refused> {
-    lab.mirror.activate(How { nomount, ..How::default() }).await
+    lab.agent.activate(&lab.mirror, How { nomount, ..How::default() }).await
 }
 
 #[tokio::test]
@@ -158,4 +158,20 @@ async fn what_a_predecessor_left_open_is_closed() {
     .await;
     mirror.deactivate().await.expect("closed");
     assert_eq!(first.fake.journal.take(), ["umount", "detach", "close front end", "Deactivate"]);
+}
+
+/// What the other agent said before a long wait may not be true any more.
+#[tokio::test]
+async fn the_other_agent_is_asked_when_the_mirror_is_free() {
+    let lab = lab("").await;
+    lab.fake.status.lock().expect("lock").link = mirror_core::status::LinkStatus::Down;
+    let asked = "peer: IsActive { mirror: \"md1\" }";
+    let busy = lab.mirror.enter().await.expect("free");
+    let (agent, mirror) = (lab.agent.clone(), lab.mirror.clone());
+    let waiting = tokio::spawn(async move { agent.activate(&mirror, How::default()).await });
+    tokio::task::yield_now().await;
+    assert!(!lab.fake.journal.contains(asked), "asked before the wait");
+    drop(busy);
+    waiting.await.expect("no panic").expect("activated");
+    assert!(lab.fake.journal.contains(asked));
 }
