@@ -90,6 +90,11 @@ impl Copying {
         self.step == Step::AwaitMarks
     }
 
+    /// Blocks are being copied: it can be stopped.
+    pub(super) fn is_copying(&self) -> bool {
+        self.step == Step::Running
+    }
+
     /// Copying, or finishing to.
     pub(super) fn is_running(&self) -> bool {
         !matches!(self.step, Step::Stopped)
@@ -398,6 +403,7 @@ impl Mirror {
         let Some(copying) = session.copying.take() else { return };
         session.role = Role::Equal;
         session.dirty = None;
+        self.cancelled = false;
         self.uninterrupted = true;
         // What is still hot cools down like after a write.
         self.last_write = Some(self.now.mono);

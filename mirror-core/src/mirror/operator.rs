@@ -134,7 +134,8 @@ impl Mirror {
     }
 
     pub(super) fn operator_deadline(&self) -> Option<Millis> {
-        let activating = self.operator.activating.map(|a| a.until);
+        let asked = self.operator.activating.filter(|a| a.asking != Asking::Recording);
+        let activating = asked.map(|a| a.until);
         let waits = self.operator.forcing.filter(|f| f.flush == Flush::Due);
         let forcing = waits.map(|f| f.until);
         activating.into_iter().chain(forcing).min()
@@ -259,6 +260,11 @@ impl Mirror {
         if matches!(apart, Some(Row::SplitBrain | Row::BothActive)) {
             return Answer::Refuse(Refusal::SplitBrain);
         }
+        let vouched = ask.peer_down || self.vouched_peer_down || record.peer_behind;
+        if self.tuning.fenced && !vouched {
+            // Nothing could complete alone: the first write would wait for ever.
+            return Answer::Refuse(Refusal::NoContact);
+        }
         if record.peer_behind || record.forced_at.is_some() {
             return Answer::WithoutContact;
         }
@@ -308,6 +314,8 @@ impl Mirror {
 
     pub(super) fn activation_recorded(&mut self) {
         let Some(activating) = self.operator.activating.take() else { return };
+        // What the operator vouches for holds for the writes to come, too.
+        self.vouched_peer_down |= activating.peer_down && !self.in_contact();
         self.active = true;
         self.was_active = false;
         self.alone_due = self.alone_due.min(self.now.mono);
@@ -475,6 +483,11 @@ impl Mirror {
         let as_target = session.target.as_ref().is_some_and(|t| !t.is_stopped());
         if !as_source && !as_target {
             return Err(Refusal::NoRecovery);
+        }
+        let copying = session.copying.as_ref().is_none_or(super::copying::Copying::is_copying);
+        if !copying || !session.is_open() {
+            // Just beginning, or just ending.
+            return Err(Refusal::Busy);
         }
         self.cancelled = true;
         if as_source {

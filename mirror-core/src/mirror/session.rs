@@ -107,7 +107,8 @@ impl Mirror {
 
     /// The connection of an open session is gone.
     pub(super) fn session_ended(&mut self, session: &Session) {
-        let in_sync = session.role == Role::Equal
+        // A source has the latest data whatever becomes of the copy.
+        let in_sync = session.role != Role::Target
             || session.target.as_ref().is_some_and(Target::stayed_complete);
         self.loss = Some(Loss { in_sync, active: self.active });
         self.hot.session_ended();

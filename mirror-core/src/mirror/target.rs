@@ -176,6 +176,7 @@ impl Mirror {
         let Some(session) = self.session_mut() else { return };
         let Some(target) = session.target.take() else { return };
         session.role = Role::Equal;
+        self.cancelled = false;
         self.uninterrupted = true;
         if let Some(marks) = &mut self.meta.marks {
             marks.clear_all();
