@@ -14,7 +14,7 @@ use mirror_core::io::{
 };
 use mirror_core::mirror::{AutoRecovery, Tuning};
 use mirror_core::record::Record;
-use mirror_core::units::{Extent, Millis, Now, Side};
+use mirror_core::units::{Extent, Generation, Millis, Now, Side};
 use std::collections::BTreeMap;
 
 /// What a bad disk answers.
@@ -94,6 +94,8 @@ pub struct World {
     pub history: Vec<String>,
     pub(crate) faults: bool,
     pub(crate) stepped: bool,
+    /// For each server: the generation it had when a force was asked for that is not yet over.
+    pub(crate) forcing: [Option<Option<Generation>>; 2],
     /// How often the operator has asked in vain for a deactivation.
     pub(crate) patience: u32,
     /// The agent of this server has just stopped.
@@ -132,6 +134,7 @@ impl World {
             history: Vec::new(),
             faults: true,
             stepped: false,
+            forcing: [None; 2],
             patience: 0,
             stopping: None,
             weak,
