@@ -83,7 +83,7 @@ fn main() -> ExitCode {
     if !args.only.is_empty() {
         let off = |(name, rate): (&str, &mut u64)| {
             if name != "steps" {
-                *rate = 0
+                *rate = 0;
             }
         };
         options.kinds().into_iter().for_each(off);

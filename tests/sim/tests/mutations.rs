@@ -33,15 +33,6 @@ fn bad_disks() -> Options {
     Options { data_error: 800, hang: 300, ..base }
 }
 
-fn swaps() -> Options {
-    let base = Options { kill: 150, power: 80, reset: 80, cut: 80, stop: 60, ..quiet() };
-    Options { image: 300, blank: 60, meta_error: 200, rot: 400, ..base }
-}
-
-fn fenced() -> Options {
-    Options { fenced: 1000, kill: 100, cut: 200, reset: 100, vouch: 100, ..quiet() }
-}
-
 /// The first seed that fails without `rule`; with it, that seed holds.
 fn finds(rule: Rule, options: Options, seeds: u64) {
     drop_rule(Some(rule));
@@ -69,7 +60,7 @@ finds! {
     dirty_at_start: DirtyAtStart in Options::everything(), 200;
     break_record: BreakRecord in crashes(), 40;
     flush_alone: FlushAlone in Options::everything(), 900;
-    inconsistent_first: InconsistentFirst in crashes(), 900;
+    inconsistent_first: InconsistentFirst in hard_crashes(), 700;
     flush_copied: FlushCopied in Options::everything(), 40;
     card_freezes: CardFreezes in crashes(), 100;
     flush_both: FlushBoth in crashes(), 20;
@@ -86,4 +77,7 @@ finds! {
     both_active: BothActive in crashes(), 200;
     conn_frames: ConnFrames in Options::everything(), 40;
     damaged_dirty: DamagedDirty in Options::everything(), 60;
+    force_flushes: ForceFlushes in forces(), 700;
+    may_hold: MayHold in forces(), 700;
+    settle_incomplete: SettleIncomplete in bad_disks(), 700;
 }
