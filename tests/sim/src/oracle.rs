@@ -99,6 +99,12 @@ impl Oracle {
         live.contains(&stamp)
     }
 
+    /// Which side's application wrote it.
+    #[must_use]
+    pub fn node_of(&self, stamp: Stamp) -> usize {
+        self.get(stamp).map_or(0, |w| w.node)
+    }
+
     /// The disk of `node` has failed: what it had is no redundancy any more.
     pub fn disk_failed(&mut self, node: usize) {
         for write in &mut self.writes {

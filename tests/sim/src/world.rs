@@ -14,6 +14,7 @@ use mirror_core::io::{
 };
 use mirror_core::mirror::{AutoRecovery, Tuning};
 use mirror_core::record::Record;
+use mirror_core::status::LinkStatus;
 use mirror_core::units::{Extent, Generation, Millis, Now, Side};
 use std::collections::BTreeMap;
 
@@ -528,7 +529,14 @@ impl World {
         };
         let has = |node: &Node| self.oracle.is_on(stamp, node.data.live());
         let on = [has(&self.nodes[0]), has(&self.nodes[1])];
-        let holders = [on[0] && !half(&self.nodes[0]), on[1] && !half(&self.nodes[1])];
+        let mut holders = [on[0] && !half(&self.nodes[0]), on[1] && !half(&self.nodes[1])];
+        let writer = self.oracle.node_of(stamp);
+        let now = self.now();
+        let with_peer = |node: &Node| {
+            node.mirror.as_ref().is_some_and(|m| m.status(now).link == LinkStatus::Session)
+        };
+        // An ack can outlive the process that sent it.
+        holders[1 - writer] &= !loses || self.nodes.iter().all(with_peer);
         self.oracle.acked(stamp, holders, on == [true, true]);
     }
 }

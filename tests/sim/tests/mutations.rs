@@ -62,7 +62,7 @@ finds! {
     flush_alone: FlushAlone in Options::everything(), 900;
     inconsistent_first: InconsistentFirst in hard_crashes(), 700;
     flush_copied: FlushCopied in Options::everything(), 40;
-    card_freezes: CardFreezes in crashes(), 100;
+    card_freezes: CardFreezes in crashes(), 3000;
     flush_both: FlushBoth in crashes(), 20;
     fua_both: FuaBoth in Options::everything(), 150;
     overlap: Overlap in crashes(), 20;
