@@ -177,3 +177,98 @@ impl ClusterDisk {
         &self.0[at..at + usize::try_from(len).expect("a small disk")]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Extent = Extent::new(0, 4096);
+
+    fn disk_with(stamps: &[Stamp]) -> DataDisk {
+        let mut disk = DataDisk::new(4 * BLOCK);
+        for stamp in stamps {
+            disk.write(FIRST, [*stamp].into_iter());
+        }
+        disk
+    }
+
+    /// What the first block may hold after a loss of power.
+    fn outcomes(disk: &DataDisk) -> std::collections::BTreeSet<Stamp> {
+        (0..200)
+            .map(|seed| {
+                let mut disk = disk.clone();
+                disk.lose_power(&mut Rng::new(seed));
+                assert_eq!(disk.live(), disk.durable());
+                disk.live()[0]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_loss_of_power_takes_any_part_of_the_cache_and_nothing_that_was_flushed() {
+        let mut disk = disk_with(&[1, 2]);
+        assert_eq!(outcomes(&disk), [0, 1, 2].into());
+        assert_eq!(disk.possible()[0], [0, 1, 2]);
+        disk.flush(disk.landed());
+        disk.write(FIRST, [3].into_iter());
+        assert_eq!(outcomes(&disk), [2, 3].into());
+    }
+
+    #[test]
+    fn a_flush_covers_only_what_had_landed_when_it_began() {
+        let mut disk = disk_with(&[1]);
+        let landed = disk.landed();
+        disk.write(FIRST, [2].into_iter());
+        disk.flush(landed);
+        assert_eq!(outcomes(&disk), [1, 2].into());
+    }
+
+    #[test]
+    fn a_durable_write_stays_and_is_not_overtaken_by_older_ones() {
+        let mut disk = disk_with(&[1]);
+        disk.write_durably(FIRST, [2].into_iter());
+        assert_eq!(outcomes(&disk), [2].into());
+    }
+
+    #[test]
+    fn a_failed_flush_leaves_writes_that_no_later_flush_covers() {
+        let lost = (0..50).any(|seed| {
+            let mut disk = disk_with(&[1]);
+            disk.fail_flush(disk.landed(), &mut Rng::new(seed));
+            disk.flush(disk.landed());
+            assert_eq!(disk.live()[0], 1, "a read still finds it");
+            outcomes(&disk) == [0].into()
+        });
+        assert!(lost);
+    }
+
+    #[test]
+    fn a_torn_write_to_the_cluster_partition_leaves_whole_sectors() {
+        let mut torn = 0;
+        for seed in 0..50 {
+            let mut disk = ClusterDisk::new(8192);
+            disk.tear(4096, &[7; 4096], &mut Rng::new(seed));
+            let sectors = disk.read(4096, 4096).chunks(512);
+            assert!(sectors.clone().all(|s| s.iter().all(|b| *b == s[0])));
+            let landed = sectors.filter(|s| s[0] == 7).count();
+            torn += usize::from((1..8).contains(&landed));
+        }
+        assert!(torn > 0);
+    }
+
+    #[test]
+    fn rot_changes_one_bit_where_it_was_asked_for() {
+        let mut disk = ClusterDisk::new(8192);
+        disk.rot(4096, 4096, &mut Rng::new(3));
+        assert!(disk.read(0, 4096).iter().all(|b| *b == 0));
+        let bits: u32 = disk.read(4096, 4096).iter().map(|b| b.count_ones()).sum();
+        assert_eq!(bits, 1);
+    }
+
+    #[test]
+    fn payloads_carry_their_stamps() {
+        let extent = Extent::new(4096, 3 * 4096);
+        assert_eq!(blocks(extent), 1..4);
+        assert_eq!(stamps(&payload(extent, 9)).collect::<Vec<_>>(), [9, 9, 9]);
+    }
+}

@@ -52,6 +52,16 @@ impl World {
     /// a copy of everything or to an operator. This holds for what the disks would return now, and
     /// for what a loss of power would leave.
     fn check_cover(&self) -> Result<(), String> {
+        let [a, b] = &self.nodes;
+        let contents = [
+            (a.data.live(), b.data.live()),
+            (a.data.durable(), b.data.durable()),
+            (a.data.live(), b.data.durable()),
+            (a.data.durable(), b.data.live()),
+        ];
+        if contents.iter().all(|(x, y)| differing(x, y).next().is_none()) {
+            return Ok(());
+        }
         let mut cards = Vec::new();
         let mut marks = Vec::new();
         for node in &self.nodes {
@@ -72,13 +82,7 @@ impl World {
             let region = u32::try_from(block as u64 * 4096 / REGION_BYTES).unwrap_or(u32::MAX);
             marks.iter().flatten().any(|m| m.wanted().get(region))
         };
-        let [a, b] = &self.nodes;
-        for (x, y) in [
-            (a.data.live(), b.data.live()),
-            (a.data.durable(), b.data.durable()),
-            (a.data.live(), b.data.durable()),
-            (a.data.durable(), b.data.live()),
-        ] {
+        for (x, y) in contents {
             if let Some(n) = differing(x, y).find(|n| !is_marked(*n)) {
                 return Err(format!(
                     "block {n} differs ({} and {}), has no mark, and the records say {}",

@@ -14,4 +14,4 @@ mod operator;
 pub mod options;
 mod oracle;
 mod rng;
-mod world;
+pub mod world;

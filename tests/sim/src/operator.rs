@@ -36,6 +36,9 @@ impl World {
             _ => pending,
         };
         self.log(|| format!("server{}: {command:?}", node + 1));
+        if pending == Pending::Force {
+            self.forcing[node] = self.nodes[node].mirror.as_ref().map(|m| m.record().generation);
+        }
         self.commands.insert(id, pending);
         self.tell(node, incarnation, Event::Command { id, command });
     }
@@ -52,10 +55,9 @@ impl World {
                 }
             }
             (Some(Pending::Force), Ok(done)) => {
-                self.oracle.outlawed = [false; 2];
+                self.forcing[node] = None;
+                self.forced(node);
                 self.oracle.outlawed[1 - node] = done == Done::ForcedAlone;
-                let content = self.possible_content(node);
-                self.oracle.declare(node, content);
             }
             (Some(Pending::Told { session }), Ok(Done::Noted)) => {
                 let (to, after) = (1 - node, 100 + self.rng.below(2000));
@@ -192,6 +194,24 @@ impl World {
             self.lose_power(node);
         }
         self.oracle.interrupted(node, power || self.options.power > 0);
+        self.take_up_interrupted_force(node);
+    }
+
+    /// A force that was not answered may have taken effect: the record says so.
+    fn take_up_interrupted_force(&mut self, node: usize) {
+        let Some(before) = self.forcing[node].take() else { return };
+        let record = self.nodes[node].durable_record().ok().flatten();
+        let forced =
+            record.is_some_and(|r| r.generation != before && r.forced_at.is_some() && r.owes_all);
+        if forced {
+            self.forced(node);
+        }
+    }
+
+    fn forced(&mut self, node: usize) {
+        self.oracle.outlawed = [false; 2];
+        let content = self.possible_content(node);
+        self.oracle.declare(node, content);
     }
 
     /// The agent of `node` has stopped in order.

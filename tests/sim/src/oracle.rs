@@ -105,6 +105,12 @@ impl Oracle {
         live.contains(&stamp)
     }
 
+    /// Which side's application wrote it.
+    #[must_use]
+    pub fn node_of(&self, stamp: Stamp) -> usize {
+        self.get(stamp).map_or(0, |w| w.node)
+    }
+
     /// The disk of `node` has failed: what it had is no redundancy any more.
     pub fn disk_failed(&mut self, node: usize) {
         for write in &mut self.writes {
@@ -250,5 +256,92 @@ impl Oracle {
             )),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two writes at block 1, one after the other, the second acknowledged by `holders`.
+    fn two_writes(holders: [bool; 2]) -> (Oracle, Stamp, Stamp) {
+        let mut oracle = Oracle::new(4);
+        let first = oracle.begin(0, 1..2, false);
+        oracle.acked(first, [true; 2], true);
+        let second = oracle.begin(0, 1..2, false);
+        oracle.acked(second, holders, true);
+        (oracle, first, second)
+    }
+
+    #[test]
+    fn a_lost_write_is_reported() {
+        let (oracle, first, second) = two_writes([true; 2]);
+        assert!(oracle.check(1, second, u64::MAX).is_ok());
+        assert!(oracle.check(1, first, u64::MAX).is_err(), "an old write over a newer one");
+        assert!(oracle.check(1, 0, u64::MAX).is_err(), "nothing at all");
+    }
+
+    #[test]
+    fn a_write_in_the_wrong_place_is_reported() {
+        let (oracle, first, second) = two_writes([true; 2]);
+        assert!(oracle.check(2, first, u64::MAX).is_err());
+        assert!(oracle.check(0, second, u64::MAX).is_err());
+        assert!(oracle.check(1, 77, u64::MAX).is_err(), "never written anywhere");
+    }
+
+    #[test]
+    fn what_every_cache_has_lost_is_excused_but_not_what_was_flushed() {
+        let (mut oracle, first, second) = two_writes([true; 2]);
+        oracle.interrupted(0, true);
+        assert!(oracle.check(1, first, u64::MAX).is_err(), "server2 still holds it");
+        oracle.interrupted(1, true);
+        assert!(oracle.check(1, first, u64::MAX).is_ok());
+        oracle.flushed(&[second]);
+        assert!(oracle.check(1, first, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn writes_that_overlap_in_time_may_end_either_way() {
+        let mut oracle = Oracle::new(4);
+        let (one, other) = (oracle.begin(0, 1..2, false), oracle.begin(0, 1..2, false));
+        oracle.acked(one, [true; 2], true);
+        oracle.acked(other, [true; 2], true);
+        assert!(oracle.check(1, one, u64::MAX).is_ok());
+        assert!(oracle.check(1, other, u64::MAX).is_ok());
+        assert!(oracle.check(1, 0, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn zeros_are_a_write_like_any_other() {
+        let mut oracle = Oracle::new(4);
+        let write = oracle.begin(0, 1..3, false);
+        oracle.acked(write, [true; 2], true);
+        assert!(oracle.check(1, 0, u64::MAX).is_err());
+        let zero = oracle.begin(0, 1..2, true);
+        oracle.acked(zero, [true; 2], true);
+        assert!(oracle.check(1, 0, u64::MAX).is_ok());
+        assert!(oracle.check(1, write, u64::MAX).is_err(), "the zeros were acknowledged later");
+        assert!(oracle.check(2, 0, u64::MAX).is_err(), "no zeros were written there");
+        assert!(oracle.is_on(zero, &[9, 0, 1, 9]) && !oracle.is_on(zero, &[0, 1, 1, 0]));
+    }
+
+    #[test]
+    fn after_a_force_only_the_declared_content_counts() {
+        let (mut oracle, first, second) = two_writes([true; 2]);
+        oracle.declare(1, vec![vec![0], vec![first], vec![0], vec![0]]);
+        assert!(oracle.check(1, first, u64::MAX).is_ok());
+        assert!(oracle.check(1, second, u64::MAX).is_err());
+        let later = oracle.begin(1, 1..2, false);
+        oracle.acked(later, [true; 2], true);
+        assert!(oracle.check(1, later, u64::MAX).is_ok());
+        assert!(oracle.check(1, first, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_write_that_only_one_side_has_makes_it_alone() {
+        let mut oracle = Oracle::new(4);
+        let write = oracle.begin(1, 0..1, false);
+        oracle.acked(write, [false, true], false);
+        assert_eq!(oracle.lone, [false, true]);
     }
 }

@@ -14,7 +14,8 @@ use mirror_core::io::{
 };
 use mirror_core::mirror::{AutoRecovery, Tuning};
 use mirror_core::record::Record;
-use mirror_core::units::{Extent, Millis, Now, Side};
+use mirror_core::status::LinkStatus;
+use mirror_core::units::{Extent, Generation, Millis, Now, Side};
 use std::collections::BTreeMap;
 
 /// What a bad disk answers.
@@ -94,6 +95,8 @@ pub struct World {
     pub history: Vec<String>,
     pub(crate) faults: bool,
     pub(crate) stepped: bool,
+    /// For each server: the generation it had when a force was asked for that is not yet over.
+    pub(crate) forcing: [Option<Option<Generation>>; 2],
     /// How often the operator has asked in vain for a deactivation.
     pub(crate) patience: u32,
     /// The agent of this server has just stopped.
@@ -132,6 +135,7 @@ impl World {
             history: Vec::new(),
             faults: true,
             stepped: false,
+            forcing: [None; 2],
             patience: 0,
             stopping: None,
             weak,
@@ -409,10 +413,11 @@ impl World {
                 self.nodes[node].restored = false;
                 // Both sides are drained, and the dialler is not in the session yet.
                 let dialler = self.nodes[0].durable_record().ok().flatten();
-                let session = |r: &Record| r.session;
-                let mine = self.nodes[1].durable_record().ok().flatten().map(|r| r.session);
-                // If the dialler is not in this session, its frame has outlived it.
-                let lives = dialler.as_ref().map(session) == mine;
+                let session = |r: &Record| (r.session, r.generation);
+                let mine = self.nodes[1].durable_record().ok().flatten();
+                // If the dialler is not in this session, or has gone on since, its frame has
+                // outlived its side of the connection.
+                let lives = dialler.as_ref().map(session) == mine.as_ref().map(session);
                 if *verdict == "in-sync" && node == 1 && lives {
                     if self.differing_block().is_some() {
                         self.fail("in sync, they said, and the disks differ".to_owned());
@@ -493,6 +498,9 @@ impl World {
         };
         match (op, result) {
             (AppOp::Write(stamp, durable), Ok(_)) => {
+                if self.options.watch.is_some() {
+                    self.log(|| format!("server{}: write {stamp} is acknowledged", node + 1));
+                }
                 self.write_acked(stamp);
                 if durable {
                     self.oracle.flushed(&[stamp]);
@@ -512,12 +520,23 @@ impl World {
     }
 
     fn write_acked(&mut self, stamp: Stamp) {
-        // A half-copied side is no redundancy: it cannot be used without the other.
-        let half =
-            |node: &Node| node.mirror.as_ref().is_some_and(|m| m.record().inconsistent.is_some());
+        // A half-copied side is no redundancy: it cannot be used without the other. Nor is one whose
+        // agent is gone by now, or that knows itself to be behind, once caches can be lost.
+        let loses = self.options.power > 0;
+        let half = |node: &Node| match node.mirror.as_ref().map(|m| m.record()) {
+            Some(record) => record.inconsistent.is_some() || (loses && record.behind),
+            None => loses,
+        };
         let has = |node: &Node| self.oracle.is_on(stamp, node.data.live());
         let on = [has(&self.nodes[0]), has(&self.nodes[1])];
-        let holders = [on[0] && !half(&self.nodes[0]), on[1] && !half(&self.nodes[1])];
+        let mut holders = [on[0] && !half(&self.nodes[0]), on[1] && !half(&self.nodes[1])];
+        let writer = self.oracle.node_of(stamp);
+        let now = self.now();
+        let with_peer = |node: &Node| {
+            node.mirror.as_ref().is_some_and(|m| m.status(now).link == LinkStatus::Session)
+        };
+        // An ack can outlive the process that sent it.
+        holders[1 - writer] &= !loses || self.nodes.iter().all(with_peer);
         self.oracle.acked(stamp, holders, on == [true, true]);
     }
 }
