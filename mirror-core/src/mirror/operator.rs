@@ -181,8 +181,12 @@ impl Mirror {
             Answer::Wait => self.refuse_activation(Refusal::Busy),
             Answer::Refuse(refusal) => self.refuse_activation(refusal),
             Answer::WithoutContact => {
-                let number = self.next_activation();
-                self.record_activation(number);
+                // The peer may have granted what was asked for, and counts that as before.
+                let asked = match activating.asking {
+                    Asking::Asked(number) => number.next(),
+                    Asking::No | Asking::Recording => ActivationNo(0),
+                };
+                self.record_activation(self.next_activation().max(asked));
             }
             Answer::AskPeer if self.now.mono >= activating.until => {
                 self.refuse_activation(Refusal::Busy);
