@@ -209,14 +209,17 @@ impl Mirror {
             return;
         };
         let beat = Beat { active: theirs.active, ..Beat::default() };
-        if matches!(verdict.row, Row::SplitBrain | Row::BothActive) && self.meta.record.peer_behind
-        {
+        let apart = matches!(verdict.row, Row::SplitBrain | Row::BothActive);
+        if apart && self.meta.record.peer_behind {
             // Whatever it confirmed, it has gone on since.
             self.meta.record.peer_behind = false;
             self.meta.persist();
         }
         self.notice(Notice::Parked { verdict: verdict.row.name() });
         self.link = Link::Parked(Box::new(Parked { mine, theirs, verdict, beat }));
+        if apart && self.active && !self.alone_is_permitted() {
+            self.shut_device();
+        }
     }
 
     fn begin_numbering(&mut self) {

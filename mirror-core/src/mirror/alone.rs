@@ -39,7 +39,7 @@ impl Mirror {
     }
 
     /// `alone = "fenced"`: only once the peer is known to be behind or off.
-    fn alone_is_permitted(&self) -> bool {
+    pub(super) fn alone_is_permitted(&self) -> bool {
         !self.tuning.fenced
             || !holds(Rule::Fenced)
             || self.meta.record.peer_behind

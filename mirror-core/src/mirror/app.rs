@@ -151,7 +151,7 @@ impl Mirror {
     }
 
     fn refuse_request(&self, request: &Request) -> Option<RequestError> {
-        if self.device_failed {
+        if self.fails_io() {
             return Some(RequestError::Io);
         }
         if !self.active || self.operator.is_closing() {
@@ -204,7 +204,7 @@ impl Mirror {
 
     /// The operation has its range.
     pub(super) fn op_granted(&mut self, token: u64) {
-        if self.device_failed {
+        if self.fails_io() {
             self.finish(token, Err(RequestError::Io));
             return;
         }
@@ -400,7 +400,7 @@ impl Mirror {
             (Leg::Done, Leg::Idle) if matches!(op.what, What::Read) => self.finish(token, Ok(())),
             // What a failed device still had under way must not make it go alone: the peer would
             // be told that it is behind, and could not take over.
-            (Leg::Done, Leg::Idle) if self.device_failed => {
+            (Leg::Done, Leg::Idle) if self.fails_io() => {
                 self.finish(token, Err(RequestError::Io));
             }
             // The session ended under way: back to the gate.
@@ -495,6 +495,21 @@ impl Mirror {
                 Stage::PeerRead => self.finish(token, Err(RequestError::Io)),
                 Stage::Range | Stage::Marks | Stage::Gate | Stage::Flying => {}
             }
+        }
+    }
+
+    /// The device answers every request with an error.
+    pub(super) fn fails_io(&self) -> bool {
+        self.device_failed || self.shut
+    }
+
+    /// Both sides have gone apart, and nothing may complete here without the other's word, which
+    /// will not come: errors let the application end, where waiting would never end.
+    pub(super) fn shut_device(&mut self) {
+        if !self.shut {
+            self.shut = true;
+            self.out.push(Action::FailDevice);
+            self.fail_all_requests();
         }
     }
 

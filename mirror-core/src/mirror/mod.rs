@@ -115,6 +115,8 @@ pub struct Mirror {
     wants_recovery: bool,
     cancelled: bool,
     device_failed: bool,
+    /// The device fails its requests until it is closed, though its disk is good.
+    shut: bool,
     last_verdict: Option<Verdict>,
     last_peer: Option<Card>,
     last_write: Option<Millis>,
@@ -140,6 +142,7 @@ impl Mirror {
             was_active: record.active,
             uninterrupted: record.clean_stop,
             device_failed: record.disk_error,
+            shut: false,
             meta: Meta::new(&mut setup, record),
             hot: Hot::default(),
             ranges: Ranges::default(),

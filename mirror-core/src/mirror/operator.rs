@@ -417,7 +417,7 @@ impl Mirror {
             return;
         }
         self.set_closing(Closing::Flushing);
-        if self.device_failed {
+        if self.fails_io() {
             self.deactivate_flushed(false);
         } else {
             self.begin_flush(Origin::Deactivate);
@@ -448,6 +448,7 @@ impl Mirror {
     pub(super) fn deactivation_recorded(&mut self) {
         let Some((id, _)) = self.operator.closing.take() else { return };
         self.active = false;
+        self.shut = false;
         self.last_write = None;
         self.send(Message::Deactivated);
         if let Some(id) = id {

@@ -4,8 +4,10 @@ mod rig;
 
 use mirror_core::command::Command;
 use mirror_core::direction::{Row, judge};
+use mirror_core::io::{Request, RequestId, RequestOp};
+use mirror_core::mirror::Tuning;
 use mirror_core::record::Record;
-use mirror_core::units::{Generation, Id16, SessionNo, Side};
+use mirror_core::units::{Extent, Generation, Id16, SessionNo, Side};
 use mirror_core::wire::Message;
 use rig::Rig;
 
@@ -94,4 +96,27 @@ fn a_full_copy_is_owed_until_the_target_is_half_copied() {
     assert!(first.record().owes_all);
     first.receive(11, Message::CopyReady);
     assert!(!first.record().owes_all);
+}
+
+/// With `alone = "fenced"` the writes of two sides that have gone apart would wait for a word that
+/// never comes: the device fails them, and can be closed.
+#[test]
+fn fenced_sides_that_have_gone_apart_fail_their_devices() {
+    let mut record = constructed(Side::First);
+    record.peer_behind = true;
+    let tuning = Tuning { fenced: true, ..Tuning::default() };
+    let mut first = Rig::tuned(record, tuning);
+    first.command(Command::Activate { peer_down: false, peer_seen_active: None });
+    assert_eq!(first.said, ["Ok(Activated)"]);
+    let mut theirs = Rig::new(constructed(Side::Second)).card();
+    theirs.record.generation = Generation::new(77);
+    theirs.record.bases = [None; 2];
+    first.connect();
+    first.agree_with(theirs);
+    assert_eq!(first.said[1..], ["device fails"]);
+    let flush =
+        Request { id: RequestId(1), op: RequestOp::Flush, extent: Extent::default(), fua: false };
+    first.request(flush);
+    first.command(Command::Deactivate);
+    assert_eq!(first.said[2..], ["Err(Io)", "Ok(Deactivated)"]);
 }

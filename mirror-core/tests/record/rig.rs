@@ -1,7 +1,7 @@
 //! One mirror whose disks answer at once, and a peer played by the test.
 
 use mirror_core::command::Command;
-use mirror_core::io::{Action, CommandId, ConnId, Event};
+use mirror_core::io::{Action, CommandId, ConnId, Event, Request};
 use mirror_core::marks::Marks;
 use mirror_core::mirror::{Mirror, Setup, Tuning};
 use mirror_core::record::{Card, Record};
@@ -14,10 +14,16 @@ const CONN: ConnId = ConnId(7);
 pub(crate) struct Rig {
     mirror: Mirror,
     sent: Vec<Message>,
+    /// Answers to requests and commands, and orders to the front end, as they would be printed.
+    pub(crate) said: Vec<String>,
 }
 
 impl Rig {
     pub(crate) fn new(record: Record) -> Self {
+        Self::tuned(record, Tuning::default())
+    }
+
+    pub(crate) fn tuned(record: Record, tuning: Tuning) -> Self {
         let marks = record.generation.map(|_| Marks::blank(regions_in(record.size), record.device));
         let setup = Setup {
             record,
@@ -27,9 +33,9 @@ impl Rig {
             device_block: 512,
             boot: Id16([3; 16]),
             seed: [5; 32],
-            tuning: Tuning::default(),
+            tuning,
         };
-        Self { mirror: Mirror::new(setup, Now::default()), sent: Vec::new() }
+        Self { mirror: Mirror::new(setup, Now::default()), sent: Vec::new(), said: Vec::new() }
     }
 
     pub(crate) fn record(&self) -> &Record {
@@ -60,6 +66,9 @@ impl Rig {
                     }
                     Action::Meta { io, .. } => events.push(Event::MetaDone { io, result: Ok(()) }),
                     Action::Send { frame, .. } => self.sent.push(frame.message),
+                    Action::FailDevice => self.said.push("device fails".to_owned()),
+                    Action::Complete { result, .. } => self.said.push(format!("{result:?}")),
+                    Action::Reply { result, .. } => self.said.push(format!("{result:?}")),
                     _ => {}
                 }
             }
@@ -85,6 +94,10 @@ impl Rig {
 
     pub(crate) fn command(&mut self, command: Command) {
         self.handle(Event::Command { id: CommandId(1), command });
+    }
+
+    pub(crate) fn request(&mut self, request: Request) {
+        self.handle(Event::Request(request));
     }
 
     pub(crate) fn connect(&mut self) {

@@ -100,13 +100,6 @@ impl World {
             }
         };
         let loser = 1 - winner;
-        self.patience += 1;
-        if self.patience % 10 == 0 {
-            // With `alone = "fenced"` requests, and so a stop or a deactivation, may never end.
-            let hangs = if self.nodes[loser].is_active() { loser } else { winner };
-            self.kill(hangs, false);
-            return;
-        }
         if self.nodes[loser].is_active() {
             self.command(loser, Command::Deactivate, Pending::Operator);
         } else {

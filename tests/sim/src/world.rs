@@ -98,7 +98,6 @@ pub struct World {
     /// For each server: the generation it had when a force was asked for that is not yet over.
     pub(crate) forcing: [Option<Option<Generation>>; 2],
     /// How often the operator has asked in vain for a deactivation.
-    pub(crate) patience: u32,
     /// The agent of this server has just stopped.
     pub(crate) stopping: Option<usize>,
     /// The server whose hardware is bad in this run.
@@ -136,7 +135,6 @@ impl World {
             faults: true,
             stepped: false,
             forcing: [None; 2],
-            patience: 0,
             stopping: None,
             weak,
             image: None,
