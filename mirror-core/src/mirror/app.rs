@@ -204,7 +204,9 @@ impl Mirror {
 
     /// The operation has its range.
     pub(super) fn op_granted(&mut self, token: u64) {
-        if self.fails_io() {
+        let requested =
+            self.app.ops.get(&token).is_some_and(|op| matches!(op.origin, Origin::Request(_)));
+        if self.device_failed || (self.shut && requested) {
             self.finish(token, Err(RequestError::Io));
             return;
         }
