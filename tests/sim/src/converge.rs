@@ -89,7 +89,8 @@ impl World {
 
     fn resolve_by_force(&mut self) {
         let complete = [0, 1].map(|node| self.can_win(node) && self.holds_everything(node));
-        let winner = match (complete, self.oracle.lone) {
+        let apart = [0, 1].map(|n| self.oracle.lone[n] || self.oracle.parted[n]);
+        let winner = match (complete, apart) {
             ([true, false], _) => 0,
             ([false, true], _) => 1,
             ([true, true], _) | ([false, false], [true, true]) => usize::from(self.rng.chance(500)),

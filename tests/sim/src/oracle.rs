@@ -39,6 +39,8 @@ pub struct Oracle {
     pub outlawed: [bool; 2],
     /// For each side: when what it had not flushed was last lost.
     lost_cache: [u64; 2],
+    /// For each side: it has gone alone since both were equal.
+    pub parted: [bool; 2],
     /// For each side: it goes on alone, and the other is no redundancy.
     pub alone: [bool; 2],
     /// Per block: the content that an operator declared to be the truth; more than one if it was
@@ -166,6 +168,9 @@ impl Oracle {
     /// holds of earlier writes is no redundancy any more.
     pub fn went_alone(&mut self, node: usize) {
         self.alone[node] = true;
+        // Its flush may make durable what the other side loses with its cache: each has then
+        // something that the other lacks, though one of them wrote nothing.
+        self.parted[node] = true;
         for write in &mut self.writes {
             write.holders[1 - node] = false;
         }

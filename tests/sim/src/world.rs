@@ -421,12 +421,16 @@ impl World {
                         self.fail("in sync, they said, and the disks differ".to_owned());
                     }
                     self.oracle.lone = [false; 2];
+                    self.oracle.parted = [false; 2];
                 }
                 self.oracle.overruled = [false; 2];
                 self.oracle.alone = [false; 2];
                 self.oracle.outlawed = [false; 2];
             }
-            Notice::RecoveryFinished { .. } => self.oracle.lone = [false; 2],
+            Notice::RecoveryFinished { .. } => {
+                self.oracle.lone = [false; 2];
+                self.oracle.parted = [false; 2];
+            }
             Notice::Protocol(what) => self.fail(format!("protocol error: {what}")),
             _ => {}
         }
