@@ -47,6 +47,7 @@ const OVERRULED_AT: usize = ANCESTORS_AT + 8 * LINEAGE_MAX;
 const RESERVED_AT: usize = OVERRULED_AT + 8 * LINEAGE_MAX;
 
 /// The smallest unit that any disk writes whole.
+#[allow(dead_code)] // Rust 1.85 does not see the use in the assertion below
 const SECTOR: usize = 512;
 const _: () = assert!(RESERVED_AT <= SECTOR, "a torn write must not mix two records");
 const _: () = assert!(ANCESTORS_AT % 8 == 0 && SEQ_AT == 16);
