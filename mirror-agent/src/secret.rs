@@ -48,10 +48,18 @@ impl Secret {
         }
         let mut bytes = Vec::new();
         file.take(SECRET_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Self::parse(bytes).or_else(refuse)
+    }
+
+    /// The secret in the content of its file.
+    ///
+    /// # Errors
+    /// Too short or too long.
+    pub fn parse(mut bytes: Vec<u8>) -> Result<Self, String> {
         let len = bytes.trim_ascii_end().len();
         bytes.truncate(len);
         if !(SECRET_MIN..=SECRET_MAX).contains(&len) {
-            return refuse(format!("has {len} bytes, must have {SECRET_MIN} to {SECRET_MAX}"));
+            return Err(format!("has {len} bytes, must have {SECRET_MIN} to {SECRET_MAX}"));
         }
         Ok(Self(bytes))
     }

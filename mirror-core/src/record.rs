@@ -3,12 +3,20 @@
 //! The bytes are the business of `crate::disk`; the meaning is here.
 
 use crate::rules::{Rule, holds};
-use crate::units::{ActivationNo, Generation, Id16, SessionNo, Side};
+use crate::units::{ActivationNo, Generation, Id16, MAX_MIRROR_BYTES, SessionNo, Side};
 use std::collections::VecDeque;
 
 /// How many former generations a side remembers. A peer further back than this is taken for a
 /// split brain, which costs an operator's word and no data.
 pub const LINEAGE_MAX: usize = 16;
+
+/// Highest number of a session, an activation or an update that a record may have. No mirror comes
+/// near it by counting, and there is room to count on from it.
+pub const NUMBER_MAX: u64 = 1 << 63;
+
+/// Highest number of a session or an activation that is taken from a peer: what is counted on from
+/// it stays far below [`NUMBER_MAX`].
+pub const PEER_NUMBER_MAX: u64 = 1 << 62;
 
 /// A bounded list of generations, newest first.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -116,6 +124,14 @@ pub struct Record {
 }
 
 impl Record {
+    /// The highest of all numbers of sessions and activations in it.
+    #[must_use]
+    pub fn highest_number(&self) -> u64 {
+        let activations =
+            self.activation.max(self.known_activation).max(self.forced_at.unwrap_or_default());
+        self.session.max(self.born_session).0.max(activations.0)
+    }
+
     /// The record of a side that was never mirrored.
     #[must_use]
     pub fn blank(device: Id16, side: Side) -> Self {
@@ -190,6 +206,29 @@ pub struct Card {
     pub device_block: u32,
     /// Marked regions.
     pub marked: u32,
+}
+
+impl Card {
+    /// Whether a mirror could have shown it: sizes and blocks that exist, numbers that can be
+    /// reached by counting. What it says of its owner's state is another matter.
+    #[must_use]
+    pub fn makes_sense(&self) -> bool {
+        let Record { size, block, device, .. } = self.record;
+        let whole = size <= MAX_MIRROR_BYTES && size % u64::from(block.max(1)) == 0;
+        let constructed = self.record.generation.is_none() || (size > 0 && block > 0);
+        whole
+            && constructed
+            && !device.is_none()
+            && (block == 0 || is_block_size(block))
+            && is_block_size(self.device_block)
+            && self.record.highest_number() <= PEER_NUMBER_MAX
+    }
+}
+
+/// Whether disks have logical blocks of `bytes`.
+#[must_use]
+pub const fn is_block_size(bytes: u32) -> bool {
+    bytes.is_power_of_two() && bytes >= 512 && bytes <= 65_536
 }
 
 #[cfg(test)]

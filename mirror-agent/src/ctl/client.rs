@@ -92,12 +92,7 @@ impl Client {
             let gone = io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
             return Err(ClientError::Broken(gone));
         }
-        let reply: Reply =
-            serde_json::from_slice(&line).map_err(|e| ClientError::Protocol(e.to_string()))?;
-        if reply.version != VERSION {
-            let what = format!("it speaks version {}, this tool {VERSION}", reply.version);
-            return Err(ClientError::Protocol(what));
-        }
+        let reply = Reply::parse(&line).map_err(ClientError::Protocol)?;
         Ok(reply.response)
     }
 }

@@ -13,6 +13,7 @@ pub use server::{Answer, CtlServer, Service};
 
 use crate::messages::MdCode;
 use mirror_core::status::MirrorStatus;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol. A query of another version is answered with `Error`.
@@ -37,6 +38,40 @@ pub struct Reply {
     pub version: u32,
     /// The answer.
     pub response: Response,
+}
+
+impl Query {
+    /// Reads one line, with or without its newline.
+    ///
+    /// # Errors
+    /// What is wrong with it, for whoever sent it.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        parse(line, "here")
+    }
+}
+
+impl Reply {
+    /// Reads one line, with or without its newline.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the operator.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        parse(line, "by this tool")
+    }
+}
+
+/// The version is read first, so that a newer line is told about versions, not about its fields.
+fn parse<T: DeserializeOwned>(line: &[u8], whose: &str) -> Result<T, String> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let not_understood = |e: serde_json::Error| format!("not understood: {e}");
+    let Version { version } = serde_json::from_slice(line).map_err(not_understood)?;
+    if version != VERSION {
+        return Err(format!("version {version} is not spoken {whose}, {VERSION} is"));
+    }
+    serde_json::from_slice(line).map_err(not_understood)
 }
 
 /// What a tool asks.

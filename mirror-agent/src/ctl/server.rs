@@ -164,19 +164,8 @@ impl Connection {
 }
 
 fn parse(line: &[u8]) -> Line {
-    /// Read first, so that a newer request is told about versions, not about its fields.
-    #[derive(serde::Deserialize)]
-    struct Version {
-        version: u32,
-    }
-    match serde_json::from_slice::<Version>(line) {
-        Ok(v) if v.version != VERSION => {
-            Line::Bad(format!("version {} is not spoken here, {VERSION} is", v.version))
-        }
-        Ok(_) => match serde_json::from_slice::<Query>(line) {
-            Ok(query) => Line::Query(query.request),
-            Err(e) => Line::Bad(format!("not understood: {e}")),
-        },
-        Err(e) => Line::Bad(format!("not understood: {e}")),
+    match Query::parse(line) {
+        Ok(query) => Line::Query(query.request),
+        Err(what) => Line::Bad(what),
     }
 }

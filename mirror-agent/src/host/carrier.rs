@@ -24,6 +24,14 @@ use std::time::Duration;
 
 pub use stale::Cleared;
 
+/// Whether `bytes` are the content of a state file that [`clear_stale`] would act upon.
+///
+/// # Errors
+/// Why not.
+pub fn check_state_file(bytes: &[u8]) -> std::io::Result<()> {
+    state::State::parse(bytes).map(drop)
+}
+
 /// What carries the requests of applications to the mirror's socket.
 ///
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

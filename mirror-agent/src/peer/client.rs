@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
@@ -108,11 +109,7 @@ impl PeerLink {
         let late =
             |what: &str| io::Error::new(io::ErrorKind::TimedOut, format!("no {what} in time"));
         let end = Instant::now() + limit;
-        let connecting = async {
-            let mut stream = connect(pair).await?;
-            let keys = exchange(&mut stream, &self.secret, self.side, true).await?;
-            Ok(Channel::new(stream, keys))
-        };
+        let connecting = async { dial(connect(pair).await?, &self.secret, self.side).await };
         let mut channel = timeout(limit, connecting)
             .await
             .map_err(|_| Failed::Before(late("connection")))?
@@ -127,6 +124,33 @@ impl PeerLink {
             .map_err(|_| Failed::After(late("answer")))?
             .map_err(Failed::After)
     }
+}
+
+/// Asks over a connection of whatever kind, as [`PeerLink::ask`] does over those that it makes, but
+/// without a time limit.
+///
+/// # Errors
+/// The other end is no agent of this mirror, breaks the protocol, or goes away.
+pub async fn ask_stream<S>(
+    stream: S,
+    side: Side,
+    secret: &Secret,
+    request: &PeerRequest,
+) -> io::Result<PeerAnswer>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut channel = dial(stream, secret, side).await?;
+    channel.send(request).await?;
+    channel.receive().await
+}
+
+async fn dial<S>(mut stream: S, secret: &Secret, side: Side) -> io::Result<Channel<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let keys = exchange(&mut stream, secret, side, true).await?;
+    Ok(Channel::new(stream, keys))
 }
 
 /// From the pair's own address, so that the question takes the pair's network.

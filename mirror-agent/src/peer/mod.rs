@@ -12,9 +12,9 @@ mod frame;
 mod hello;
 mod server;
 
-pub use client::{PeerError, PeerLink};
+pub use client::{PeerError, PeerLink, ask_stream};
 pub use frame::FRAME_MAX;
-pub use server::{PeerServer, PeerService};
+pub use server::{PeerServer, PeerService, serve_stream};
 
 use crate::ctl::{MirrorReport, Response};
 use mirror_core::units::SessionNo;

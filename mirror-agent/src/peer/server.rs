@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -121,24 +122,64 @@ async fn serve_logged(s: TcpStream, from: SocketAddr, host: Host, _permit: Owned
     }
 }
 
-async fn serve(mut stream: TcpStream, from: SocketAddr, host: Host) -> io::Result<()> {
+async fn serve(stream: TcpStream, from: SocketAddr, host: Host) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let opening = async {
-        let keys = exchange(&mut stream, &host.secret, host.side, false).await?;
-        let mut channel = Channel::new(stream, keys);
-        let request: PeerRequest = channel.receive().await?;
-        io::Result::Ok((channel, request))
-    };
-    // Strangers and half-open connections hold their place for this long at most.
-    let opened = timeout(STEP_LIMIT, opening).await.map_err(io::Error::from).and_then(|r| r);
-    let (mut channel, request) = opened.inspect_err(|e| {
+    let opened = open(stream, &host.secret, host.side).await;
+    let (channel, request) = opened.inspect_err(|e| {
         // The other agent, too, hangs up on one that does not answer in time.
         if e.kind() != io::ErrorKind::UnexpectedEof {
             tracing::info!("link between the agents: connection from {from} refused: {e}");
         }
     })?;
+    reply(channel, request, &host.service).await
+}
+
+/// Serves one connection of whatever kind, as [`PeerServer::run`] does those that it accepts.
+///
+/// # Errors
+/// The other end is no agent of this mirror, breaks the protocol, or goes away.
+pub async fn serve_stream<S>(
+    stream: S,
+    side: Side,
+    secret: &Secret,
+    service: &Arc<dyn PeerService>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (channel, request) = open(stream, secret, side).await?;
+    reply(channel, request, service).await
+}
+
+/// Hellos and the question. Strangers and half-open connections hold their place for
+/// [`STEP_LIMIT`] at most.
+async fn open<S>(
+    mut stream: S,
+    secret: &Secret,
+    side: Side,
+) -> io::Result<(Channel<S>, PeerRequest)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let opening = async {
+        let keys = exchange(&mut stream, secret, side, false).await?;
+        let mut channel = Channel::new(stream, keys);
+        let request: PeerRequest = channel.receive().await?;
+        io::Result::Ok((channel, request))
+    };
+    timeout(STEP_LIMIT, opening).await.map_err(io::Error::from).and_then(|r| r)
+}
+
+async fn reply<S>(
+    mut channel: Channel<S>,
+    request: PeerRequest,
+    service: &Arc<dyn PeerService>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     // A task of its own: it must not end half-way because the asker went away.
-    let call = tokio::spawn(host.service.call(request));
+    let call = tokio::spawn(service.call(request));
     let answer = call.await.unwrap_or_else(|e| {
         tracing::error!("a request of the other agent ended abnormally: {e}");
         PeerAnswer::Refused("the agent failed on this request; see its log".to_owned())

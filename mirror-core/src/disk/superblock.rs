@@ -7,7 +7,7 @@
 use super::layout::{BLOCK_BYTES, SUPERBLOCK_A, SUPERBLOCK_B};
 use super::{array_at, crc_without, put, u32_at, u64_at};
 use crate::buf::{Buf, BufMut};
-use crate::record::{Inconsistent, LINEAGE_MAX, Lineage, Record};
+use crate::record::{Inconsistent, LINEAGE_MAX, Lineage, NUMBER_MAX, Record, is_block_size};
 use crate::rules::{Rule, holds};
 use crate::units::{ActivationNo, Generation, Id16, MAX_MIRROR_BYTES, SessionNo, Side};
 
@@ -134,6 +134,9 @@ pub enum Nonsense {
     /// Neither 0 nor a power of two of 512 to 65536 bytes.
     #[error("logical block size of {0} bytes")]
     BlockSize(u32),
+    /// A number of an update, a session or an activation that nobody can have counted up to.
+    #[error("number {0} of an update, a session or an activation")]
+    Number(u64),
     /// More entries than a list can have, a zero among them, or something after the last.
     #[error("list of ancestors or overruled generations")]
     List,
@@ -329,7 +332,7 @@ fn decode_v1(image: &[u8]) -> Result<Record, Nonsense> {
     let has = |bit| flags & bit != 0;
     let generation = |at| Generation::new(u64_at(image, at));
     check_reserved(image)?;
-    Ok(Record {
+    let record = Record {
         seq: u64_at(image, SEQ_AT),
         mirror: Id16(array_at(image, MIRROR_AT)),
         device: device(image)?,
@@ -357,7 +360,11 @@ fn decode_v1(image: &[u8]) -> Result<Record, Nonsense> {
         disk_error: has(DISK_ERROR),
         break_time: i64::from_le_bytes(array_at(image, BREAK_TIME_AT)),
         update_time: i64::from_le_bytes(array_at(image, UPDATE_TIME_AT)),
-    })
+    };
+    match record.highest_number().max(record.seq) {
+        number if number > NUMBER_MAX => Err(Nonsense::Number(number)),
+        _ => Ok(record),
+    }
 }
 
 fn flags(image: &[u8]) -> Result<u32, Nonsense> {
@@ -394,7 +401,7 @@ fn size(image: &[u8]) -> Result<u64, Nonsense> {
 fn block_size(image: &[u8]) -> Result<u32, Nonsense> {
     match u32_at(image, BLOCK_AT) {
         0 => Ok(0),
-        size if size.is_power_of_two() && (512..=65_536).contains(&size) => Ok(size),
+        size if is_block_size(size) => Ok(size),
         size => Err(Nonsense::BlockSize(size)),
     }
 }

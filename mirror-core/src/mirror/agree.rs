@@ -266,6 +266,10 @@ impl Mirror {
                     self.protocol_error("a card of the wrong side");
                     return;
                 }
+                if !card.makes_sense() {
+                    self.protocol_error("a card that makes no sense");
+                    return;
+                }
                 agree.theirs = Some(*card);
             }
             (Step::Cards, Message::Verdict { row })

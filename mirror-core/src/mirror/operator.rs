@@ -8,6 +8,7 @@ use super::{Alone, Mirror, Owner};
 use crate::command::{Command, Done, Refusal};
 use crate::direction::{Mode, Outcome, Row, sessions_can_both_be_true};
 use crate::io::{Action, CommandId, DataOp};
+use crate::record::PEER_NUMBER_MAX;
 use crate::rules::{Rule, holds};
 use crate::units::{ActivationNo, Extent, Millis, SessionNo};
 use crate::wire::Message;
@@ -45,6 +46,8 @@ enum Stopping {
     Deactivating,
     Flushing,
     Recording,
+    /// Answered; nothing is left to do.
+    Stopped,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -347,7 +350,8 @@ impl Mirror {
             && !competing
             && !half_copied
             && self.operator.forcing.is_none()
-            && number > known;
+            && number > known
+            && number.0 <= PEER_NUMBER_MAX;
         let Some(conn) = self.current().filter(|_| granted) else {
             self.send(Message::ActivateRefuse { number });
             return;
@@ -679,6 +683,10 @@ impl Mirror {
     // Shutdown.
 
     fn begin_stop(&mut self, id: CommandId) {
+        if let Some((_, Stopping::Stopped)) = self.operator.stopping {
+            self.reply(id, Ok(Done::Stopped));
+            return;
+        }
         if let Some((earlier, stage)) = self.operator.stopping {
             // The stop goes on from where it is; it is answered to whoever asked last.
             self.operator.stopping = Some((id, stage));
@@ -722,6 +730,7 @@ impl Mirror {
 
     pub(super) fn stop_recorded(&mut self) {
         let Some((id, _)) = self.operator.stopping else { return };
+        self.operator.stopping = Some((id, Stopping::Stopped));
         let clean = !self.device_failed;
         self.send(Message::Bye { clean });
         self.drop_link("this server stops");

@@ -161,6 +161,11 @@ impl Mirror {
         }
         target.step = Step::Adopting;
         let record = &mut self.meta.record;
+        let copied = record.inconsistent.map_or(record.generation, |i| Some(i.toward));
+        if copied != Some(generation) || mirror.is_none() {
+            self.protocol_error("an adoption of something else than was copied");
+            return;
+        }
         record.generation = Some(generation);
         record.ancestors = ancestors;
         record.overruled = overruled;

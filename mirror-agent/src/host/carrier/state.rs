@@ -5,7 +5,7 @@ use crate::host::loops::LoopDevice;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Version of the file's format.
 const VERSION: u32 = 1;
@@ -68,13 +68,27 @@ impl State {
         match read_bounded(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(HostError::system(what)(e)),
-            Ok(bytes) => match serde_json::from_slice::<Self>(&bytes) {
-                Ok(state) if state.version == VERSION => Ok(Some(state)),
-                Ok(state) => {
-                    Err(HostError::system(what)(invalid(&format!("version {}", state.version))))
-                }
-                Err(e) => Err(HostError::system(what)(invalid(&e.to_string()))),
-            },
+            Ok(bytes) => Self::parse(&bytes).map(Some).map_err(HostError::system(what)),
+        }
+    }
+
+    /// The state in the content of its file.
+    pub(super) fn parse(bytes: &[u8]) -> io::Result<Self> {
+        match serde_json::from_slice::<Self>(bytes) {
+            Ok(state) if state.version == VERSION => state.checked(),
+            Ok(state) => Err(invalid(&format!("version {}", state.version))),
+            Err(e) => Err(invalid(&e.to_string())),
+        }
+    }
+
+    /// What is about to be unmounted, removed and killed must be something that an agent can have
+    /// written: the file may be damaged.
+    fn checked(self) -> io::Result<Self> {
+        let plain = [&self.folder, &self.link].into_iter().all(|path| is_plain(path));
+        let process = self.server.is_none_or(|server| server.pid > 1);
+        match plain && process {
+            true => Ok(self),
+            false => Err(invalid("a path or a process that no carrier has")),
         }
     }
 
@@ -93,6 +107,14 @@ impl State {
 
 fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// Whether `path` is absolute, leads nowhere by detours, and is not the root.
+fn is_plain(path: &Path) -> bool {
+    let mut parts = path.components();
+    parts.next() == Some(Component::RootDir)
+        && parts.clone().next().is_some()
+        && parts.all(|part| matches!(part, Component::Normal(_)))
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
@@ -149,7 +171,7 @@ mod tests {
         let path = dir.path().join("md1.carrier");
         assert_eq!(State::load(&path).expect("no file is no error"), None);
         let mut state = State::new("/run/a".into(), "/dev/NMP1".into()).expect("boot id");
-        state.server = Process::find(1);
+        state.server = Process::find(i32::try_from(std::process::id()).expect("fits"));
         state.device = Some(Device { number: 3, sequence: Some(9) });
         state.save(&path).expect("is written");
         assert_eq!(State::load(&path).expect("is read"), Some(state));
@@ -165,6 +187,22 @@ mod tests {
             fs::write(&path, bytes).expect("is written");
             assert_eq!(State::load(&path).expect_err("is refused").md_code(), 30);
         }
+    }
+
+    #[test]
+    fn a_state_that_would_lead_elsewhere_is_an_error() {
+        let good = State::new("/run/a".into(), "/dev/NMP1".into()).expect("boot id");
+        let process = Some(Process { pid: 1, start: 0 });
+        for state in [
+            State { folder: "/".into(), ..good.clone() },
+            State { folder: "run/a".into(), ..good.clone() },
+            State { link: "/dev/../etc/passwd".into(), ..good.clone() },
+            State { server: process, ..good.clone() },
+        ] {
+            let bytes = serde_json::to_vec(&state).expect("encodes");
+            assert!(State::parse(&bytes).is_err(), "{state:?}");
+        }
+        assert!(State::parse(&serde_json::to_vec(&good).expect("encodes")).is_ok());
     }
 
     #[test]

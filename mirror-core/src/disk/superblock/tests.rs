@@ -174,7 +174,7 @@ fn a_damaged_version_is_damage_and_not_a_newer_version() {
 
 #[test]
 fn content_without_sense_is_refused_although_the_checksum_is_good() {
-    let cases: [(usize, &[u8], Nonsense); 16] = [
+    let cases: [(usize, &[u8], Nonsense); 19] = [
         (VERSION_AT, &[0; 4], Nonsense::Version),
         (FLAGS_AT + 1, &[0x08], Nonsense::Flags(0x800)),
         (FLAGS_AT + 3, &[0x80], Nonsense::Flags(0x8000_0000)),
@@ -184,6 +184,9 @@ fn content_without_sense_is_refused_although_the_checksum_is_good() {
         (BLOCK_AT, &[1, 0, 0, 0], Nonsense::BlockSize(1)),
         (BLOCK_AT, &[0, 3, 0, 0], Nonsense::BlockSize(768)),
         (BLOCK_AT, &[0, 0, 2, 0], Nonsense::BlockSize(131_072)),
+        (SEQ_AT, &[0xff; 8], Nonsense::Number(u64::MAX)),
+        (SESSION_AT, &[0xff; 8], Nonsense::Number(u64::MAX)),
+        (KNOWN_ACTIVATION_AT, &[0xff; 8], Nonsense::Number(u64::MAX)),
         (ANCESTOR_COUNT_AT, &[17], Nonsense::List),
         (ANCESTORS_AT + 8, &[0; 8], Nonsense::List),
         (OVERRULED_AT + 16, &[1], Nonsense::List),
@@ -332,7 +335,7 @@ fn lineage() -> impl Strategy<Value = Lineage> {
 
 fn any_record() -> impl Strategy<Value = Record> {
     let identity = (
-        any::<u64>(),
+        0..=NUMBER_MAX,
         id16(),
         any::<[u8; 16]>().prop_filter("an identity", |id| *id != [0; 16]),
         id16(),
@@ -347,7 +350,8 @@ fn any_record() -> impl Strategy<Value = Record> {
         lineage(),
         prop::option::of((any_generation(), any::<bool>())),
     );
-    let numbers = (any::<[u64; 4]>(), prop::option::of(any::<u64>()), any::<[i64; 2]>());
+    let counted = [0..=NUMBER_MAX, 0..=NUMBER_MAX, 0..=NUMBER_MAX, 0..=NUMBER_MAX];
+    let numbers = (counted, prop::option::of(0..=NUMBER_MAX), any::<[i64; 2]>());
     (identity, generations, numbers, any::<[bool; 9]>()).prop_map(|(id, gens, nums, bools)| {
         let (seq, mirror, device, boot, size, block) = id;
         let (generation, base_0, base_1, ancestors, overruled, inconsistent) = gens;
