@@ -512,7 +512,7 @@ impl World {
         self.nodes[node].requests.insert(id, waits);
         let incarnation = self.nodes[node].incarnation;
         let request = Request { id, op, extent, fua };
-        self.nodes[node].orders.insert(id, request.clone());
+        self.nodes[node].orders.insert(id, (request.clone(), incarnation));
         self.tell(node, incarnation, Event::Request(request));
     }
 
