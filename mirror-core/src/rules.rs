@@ -124,23 +124,35 @@ mod switch {
     use std::cell::Cell;
 
     thread_local! {
-        static DROPPED: Cell<Option<Rule>> = const { Cell::new(None) };
+        /// One bit for each rule.
+        static DROPPED: Cell<u128> = const { Cell::new(0) };
+    }
+
+    const _: () = assert!(Rule::ALL.len() <= 128, "one bit for each rule");
+
+    const fn bit(rule: Rule) -> u128 {
+        1 << rule as u32
     }
 
     /// Drops `rule` (or none) for the calling thread, from now on.
     pub fn drop_rule(rule: Option<Rule>) {
-        DROPPED.set(rule);
+        DROPPED.set(rule.map_or(0, bit));
+    }
+
+    /// Drops several rules at once for the calling thread: for rules that cover for each other.
+    pub fn drop_rules(rules: &[Rule]) {
+        DROPPED.set(rules.iter().fold(0, |all, rule| all | bit(*rule)));
     }
 
     /// Whether `rule` is in force.
     #[must_use]
     pub fn holds(rule: Rule) -> bool {
-        DROPPED.get() != Some(rule)
+        DROPPED.get() & bit(rule) == 0
     }
 }
 
 #[cfg(feature = "mutations")]
-pub use switch::{drop_rule, holds};
+pub use switch::{drop_rule, drop_rules, holds};
 
 /// Whether `rule` is in force: always.
 #[cfg(not(feature = "mutations"))]

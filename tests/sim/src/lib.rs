@@ -14,4 +14,6 @@ mod operator;
 pub mod options;
 mod oracle;
 mod rng;
+pub mod scenarios;
+pub mod script;
 pub mod world;

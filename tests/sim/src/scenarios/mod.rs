@@ -1,0 +1,18 @@
+//! Every sequence that broke an earlier, simpler version of the rules, as a script: named after the
+//! row and the variant of the table in `docs/testing.md`.
+
+mod alone;
+
+use crate::script::Scenario;
+
+/// All of them, in the order of the table.
+#[must_use]
+pub fn all() -> Vec<Scenario> {
+    [alone::ALL].concat()
+}
+
+/// The scenario of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<Scenario> {
+    all().into_iter().find(|scenario| scenario.name == name)
+}
