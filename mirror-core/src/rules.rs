@@ -32,6 +32,10 @@ rules! {
     IntentFirst = "intent-first";
     /// A mark goes after a flush that began when its last write had ended.
     ClearLate = "clear-late";
+    /// A mark stays while a write to its region is in flight.
+    ClearIdle = "clear-idle";
+    /// A region whose clearing is queued or in flight is unmarked.
+    QueuedClear = "queued-clear";
     /// Marks of an earlier session are cleared by a copy only.
     DirtyAtStart = "dirty-at-start";
     /// The record of going alone is durable before anything completes alone.
@@ -106,12 +110,22 @@ rules! {
     BlankUnsure = "blank-unsure";
     /// A forced side owes everything.
     ForceOwes = "force-owes";
+    /// A force does not outweigh a side that was activated since.
+    ForceSince = "force-since";
     /// What is declared the truth is flushed first.
     ForceFlushes = "force-flushes";
     /// An operation that was given up may still land.
     LateLands = "late-lands";
     /// A disk error is remembered.
     ErrorKept = "error-kept";
+    /// A write or a flush that fails, fails the device.
+    ErrorFails = "error-fails";
+    /// A cluster partition that fails, or hangs over its limit, fails the device.
+    MetaFails = "meta-fails";
+    /// A block of the source that cannot be read ends the recovery.
+    UnreadableEnds = "unreadable-ends";
+    /// Writes do not wait for the copies of a recovery.
+    LiveCredit = "live-credit";
     /// A bad sector is read from the peer only where nothing is dirty.
     CleanPeerRead = "clean-peer-read";
     /// `alone = "fenced"` waits for a word on the peer.

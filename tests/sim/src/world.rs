@@ -353,7 +353,9 @@ impl World {
             self.schedule(IO_LIMIT, Happening::TimedOut { node, incarnation, io });
             after += IO_LIMIT + self.rng.below(4_000_000);
         }
-        let ok = !self.goes_bad(node, self.options.data_error);
+        let bad = self.script.as_ref().is_some_and(|script| script.is_bad(node, extent));
+        let bad = bad && matches!(what, Landing::Read);
+        let ok = !self.goes_bad(node, self.options.data_error) && !bad;
         self.nodes[node].landing += 1;
         let data = Happening::Data { node, incarnation, io, extent, what, ok };
         self.begin_io(node, kind, after, data);

@@ -2,17 +2,23 @@
 //! row and the variant of the table in `docs/testing.md`.
 
 mod alone;
+mod marks;
 
 use crate::script::Scenario;
 
 /// All of them, in the order of the table.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    [alone::ALL].concat()
+    [alone::ALL, marks::ALL].concat()
 }
 
 /// The scenario of this name.
 #[must_use]
 pub fn find(name: &str) -> Option<Scenario> {
     all().into_iter().find(|scenario| scenario.name == name)
+}
+
+/// The first block of a region.
+const fn region(number: usize) -> usize {
+    number * 16
 }

@@ -103,6 +103,8 @@ pub struct Script {
     pub(crate) keep: Keep,
     /// Connections that were closed still deliver what was under way.
     pub(crate) ghosts: bool,
+    /// Blocks that cannot be read, with their server.
+    pub(crate) bad: Vec<(usize, usize)>,
     pub(crate) answers: BTreeMap<RequestId, Answer>,
     pub(crate) replies: BTreeMap<CommandId, Result<Done, Refusal>>,
     /// Everything noticed, with the server.
@@ -116,6 +118,7 @@ impl Default for Script {
             next: 0,
             keep: Keep::Nothing,
             ghosts: false,
+            bad: Vec::new(),
             answers: BTreeMap::new(),
             replies: BTreeMap::new(),
             notices: Vec::new(),
@@ -183,6 +186,11 @@ impl Script {
             *conn = Some(on);
         }
         true
+    }
+
+    /// Whether a read of `extent` at `node` meets a bad sector.
+    pub(crate) fn is_bad(&self, node: usize, extent: Extent) -> bool {
+        self.bad.iter().any(|(at, block)| *at == node && blocks(extent).contains(block))
     }
 
     pub(crate) fn is_holding(&self, hold: Hold) -> bool {

@@ -330,6 +330,12 @@ impl Stage {
         self.wait(1);
     }
 
+    /// A block of `at` cannot be read from now on.
+    pub fn bad_sector(&mut self, at: usize, block: usize) {
+        self.say(&format!("block {block} of server{} cannot be read", at + 1));
+        self.script_mut().bad.push((at, block));
+    }
+
     /// Other settings for the agent of `at`, from its next start on.
     pub fn tune(&mut self, at: usize, change: impl FnOnce(&mut Tuning)) {
         change(&mut self.world.nodes[at].tuning);
