@@ -200,7 +200,7 @@ fn judge_blank(full: &Card, generation: Generation, blank: &Card) -> Verdict {
     if blank.capacity < record.size || blank.device_block > record.block {
         return Verdict::refuse(Row::SizeMismatch);
     }
-    if record.inconsistent.is_some() || record.behind {
+    if is_abnormal(record) {
         return Verdict::refuse(Row::BlankAndAbnormal);
     }
     if blank.active {
@@ -306,6 +306,7 @@ fn overrules_unseen(x: &Card, y: &Card) -> bool {
             && y.record.forced_at.is_none()
             && (y.record.activation < forced || !holds(Rule::ForceSince))
             && !knows_as_former(&y.record, &x.record)
+            && holds(Rule::ForceUnseen)
     })
 }
 

@@ -112,6 +112,8 @@ rules! {
     ForceOwes = "force-owes";
     /// A force does not outweigh a side that was activated since.
     ForceSince = "force-since";
+    /// A force without contact outweighs what the other side was activated as before.
+    ForceUnseen = "force-unseen";
     /// What is declared the truth is flushed first.
     ForceFlushes = "force-flushes";
     /// An operation that was given up may still land.
@@ -128,6 +130,9 @@ rules! {
     LiveCredit = "live-credit";
     /// A bad sector is read from the peer only where nothing is dirty.
     CleanPeerRead = "clean-peer-read";
+    /// An agent starts when the last operation of its predecessor has ended. (Upheld by the lock of
+    /// `mirror-agent`, and by the simulator in its place.)
+    Lock = "lock";
     /// `alone = "fenced"` waits for a word on the peer.
     Fenced = "fenced";
 }

@@ -1,6 +1,7 @@
 //! Going alone: what must be known of it before anything completes.
 
-use crate::script::{A, B, Closed, Keep, Scenario, Stage};
+use crate::script::{A, B, Closed, Io, Keep, Scenario, Stage};
+use mirror_core::command::Command;
 use mirror_core::rules::Rule;
 
 pub(super) const ALL: &[Scenario] = &[
@@ -12,6 +13,15 @@ pub(super) const ALL: &[Scenario] = &[
             otherwise: "two sides that both wrote alone opened a session",
         }],
         steps: missed_end_of_recovery,
+    },
+    Scenario {
+        name: "missed-end-of-recovery/fenced",
+        about: "with `alone = \"fenced\"`: a target that was told to adopt is not known to be behind",
+        closed: &[Closed {
+            by: &[Rule::ToldMayHold],
+            otherwise: "the verdict is split-brain, not descendant-difference",
+        }],
+        steps: missed_end_of_recovery_fenced,
     },
     Scenario {
         name: "flush-completes-alone",
@@ -31,6 +41,12 @@ pub(super) const ALL: &[Scenario] = &[
         closed: &[Closed { by: &[Rule::CardFreezes], otherwise: "differ" }],
         steps: stale_card,
     },
+    Scenario {
+        name: "needless",
+        about: "accepted: going alone is recorded, nothing completes, and it is a split brain all the same",
+        closed: &[],
+        steps: needless,
+    },
 ];
 
 fn missed_end_of_recovery(s: &mut Stage) {
@@ -48,6 +64,27 @@ fn missed_end_of_recovery(s: &mut Stage) {
     s.heal();
     s.start(A);
     s.until_verdict("split-brain");
+}
+
+fn missed_end_of_recovery_fenced(s: &mut Stage) {
+    s.restart_with(|tuning| tuning.fenced = true);
+    s.activate(A);
+    s.kill(B);
+    s.order(A, Command::PeerDown);
+    s.write(A, 1);
+    let adopted = s.hold_frame(A, "Adopted");
+    s.start(B);
+    s.until_held(adopted);
+    s.part();
+    // The target is whole: nothing may complete here before somebody says that it is off.
+    s.begin_write(A, 2);
+    s.wait(10_000);
+    s.kill(A);
+    s.activate_vouched(B);
+    s.write(B, 3);
+    s.heal();
+    s.start(A);
+    s.until_verdict("descendant-difference");
 }
 
 /// Both hold an unflushed write, the standby has just lost it, and is down.
@@ -102,4 +139,19 @@ fn stale_card(s: &mut Stage) {
     s.land(offer);
     s.until_done(write);
     s.until_verdict("in-sync");
+}
+
+fn needless(s: &mut Stage) {
+    s.activate(A);
+    s.write(A, 1);
+    s.part();
+    let slow = s.hold(A, Io::Write(2));
+    s.begin_write(A, 2);
+    s.until_held(slow);
+    s.power_loss(A, Keep::Everything);
+    s.activate(B);
+    s.write(B, 3);
+    s.heal();
+    s.start(A);
+    s.until_verdict("split-brain");
 }

@@ -2,14 +2,17 @@
 //! row and the variant of the table in `docs/testing.md`.
 
 mod alone;
+mod history;
+mod io;
 mod marks;
+mod operator;
 
 use crate::script::Scenario;
 
 /// All of them, in the order of the table.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    [alone::ALL, marks::ALL].concat()
+    [alone::ALL, marks::ALL, history::ALL, io::ALL, operator::ALL].concat()
 }
 
 /// The scenario of this name.

@@ -58,6 +58,7 @@ impl Stage {
     #[must_use]
     pub fn finish(mut self) -> Played {
         self.say("the script ends; everything is healed");
+        self.script_mut().bad.clear();
         let ends = self.script_mut().release_all();
         ends.into_iter().for_each(|end| self.world.schedule(1, end));
         self.world.heal();

@@ -1,7 +1,7 @@
 //! The steps: what the application, the operator and fate do.
 
 use super::hold::{Answer, Hold, Keep};
-use super::stage::{Stage, Ticket};
+use super::stage::{A, B, Stage, Ticket};
 use crate::disk::{BLOCK, ClusterDisk, DataDisk, Stamp, blocks, payload, stamps};
 use crate::node::AppOp;
 use crate::operator::Pending;
@@ -10,6 +10,7 @@ use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::disk::layout::{SUPERBLOCK_A, SUPERBLOCK_B};
 use mirror_core::io::{CommandId, Event, IoFailure, Request, RequestId, RequestOp};
 use mirror_core::mirror::Tuning;
+use mirror_core::rules::{Rule, holds};
 use mirror_core::units::Extent;
 
 /// Both partitions of a server.
@@ -236,15 +237,27 @@ impl Stage {
         self.world.kill(at, true);
     }
 
-    /// The agent of `at` starts. As on a real server it waits for the last operation of its
-    /// predecessor (the lock on the partitions).
+    /// The agent of `at` starts, once the last operation of its predecessor has ended.
     pub fn start(&mut self, at: usize) {
-        self.until("the last operation of the predecessor", |s| s.world.nodes[at].landing == 0);
-        self.start_over_operations(at);
+        self.until("the last operation of the predecessor", |s| s.lock_is_free(at));
+        self.start_now(at);
     }
 
-    /// The agent of `at` starts though its predecessor's operations are still under way.
-    pub fn start_over_operations(&mut self, at: usize) {
+    /// The lock on the partitions of `at` is free: no operation of a dead process is under way.
+    fn lock_is_free(&self, at: usize) -> bool {
+        self.world.nodes[at].landing == 0 || !holds(Rule::Lock)
+    }
+
+    /// The agent of `at` tries to start; says whether it could have the lock.
+    pub fn try_start(&mut self, at: usize) -> bool {
+        let is_free = self.lock_is_free(at);
+        if is_free {
+            self.start_now(at);
+        }
+        is_free
+    }
+
+    fn start_now(&mut self, at: usize) {
         if !self.has_failed() {
             self.forget_notices();
             self.world.start_agent(at);
@@ -336,9 +349,15 @@ impl Stage {
         self.script_mut().bad.push((at, block));
     }
 
-    /// Other settings for the agent of `at`, from its next start on.
-    pub fn tune(&mut self, at: usize, change: impl FnOnce(&mut Tuning)) {
-        change(&mut self.world.nodes[at].tuning);
+    /// Both agents stop in order and start again with other settings.
+    pub fn restart_with(&mut self, change: impl Fn(&mut Tuning)) {
+        for at in [A, B] {
+            self.stop(at);
+            change(&mut self.world.nodes[at].tuning);
+        }
+        self.start(A);
+        self.start(B);
+        self.until_normal();
     }
 
     /// An image of both partitions of `at` is taken.
