@@ -135,6 +135,8 @@ rules! {
     Lock = "lock";
     /// `alone = "fenced"` waits for a word on the peer.
     Fenced = "fenced";
+    /// With `alone = "fenced"` nothing is recorded of going alone before that word.
+    WordFirst = "word-first";
 }
 
 #[cfg(feature = "mutations")]

@@ -137,7 +137,8 @@ enum Gate {
 
 /// Never, while copies and writes have credits of their own.
 fn waits_for_copies(session: &super::session::Session) -> bool {
-    !holds(Rule::LiveCredit) && session.copying.as_ref().is_some_and(super::copying::Copying::has_copies)
+    !holds(Rule::LiveCredit)
+        && session.copying.as_ref().is_some_and(super::copying::Copying::has_copies)
 }
 
 impl Mirror {

@@ -69,6 +69,8 @@ enum Owner {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Alone {
     No,
+    /// `alone = "fenced"`: the peer has been told that it is behind, and nothing is recorded yet.
+    Asked,
     Recording,
     Ready,
 }

@@ -21,6 +21,7 @@ plays! {
     flush_completes_alone_deactivation: "flush-completes-alone/deactivation";
     stale_card: "stale-card";
     needless: "needless";
+    needless_fenced: "needless/fenced";
     hot_mark_is_dirty: "hot-mark-is-dirty";
     hot_mark_is_dirty_flush_began_before_the_write_ended: "hot-mark-is-dirty/flush-began-before-the-write-ended";
     hot_mark_is_dirty_second_write_during_the_flush: "hot-mark-is-dirty/second-write-during-the-flush";

@@ -47,6 +47,18 @@ pub(super) const ALL: &[Scenario] = &[
         closed: &[],
         steps: needless,
     },
+    Scenario {
+        name: "needless/fenced",
+        about: "with `alone = \"fenced\"` a waiting side that is switched off leaves no split brain",
+        closed: &[
+            Closed { by: &[Rule::Fenced], otherwise: "not so: nothing completes alone" },
+            Closed {
+                by: &[Rule::WordFirst],
+                otherwise: "the verdict is split-brain, not descendant-difference",
+            },
+        ],
+        steps: needless_fenced,
+    },
 ];
 
 fn missed_end_of_recovery(s: &mut Stage) {
@@ -154,4 +166,23 @@ fn needless(s: &mut Stage) {
     s.heal();
     s.start(A);
     s.until_verdict("split-brain");
+}
+
+fn needless_fenced(s: &mut Stage) {
+    s.restart_with(|tuning| tuning.fenced = true);
+    s.activate(A);
+    s.write(A, 1);
+    s.part();
+    let write = s.begin_write(A, 2);
+    s.wait(20_000);
+    let waits = !s.is_answered(write);
+    s.expect("nothing completes alone", waits);
+    // The cluster manager switches it off, and says so to the other.
+    s.power_loss(A, Keep::Everything);
+    s.activate_vouched(B);
+    s.write(B, 3);
+    s.heal();
+    s.start(A);
+    s.until_verdict("descendant-difference");
+    s.until_normal();
 }

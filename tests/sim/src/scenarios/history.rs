@@ -51,10 +51,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "equal-generations/crashed",
         about: "the active side lost a write with its cache, the other was not activated",
-        closed: &[Closed {
-            by: &[Rule::SettleUninterrupted],
-            otherwise: "was acknowledged later",
-        }],
+        closed: &[Closed { by: &[Rule::SettleUninterrupted], otherwise: "was acknowledged later" }],
         steps: crashed,
     },
     Scenario {
@@ -163,7 +160,7 @@ fn hours_old_standby(s: &mut Stage) {
     s.power_loss(B, Keep::Everything);
     s.start(B);
     s.write(A, 2);
-    s.wait(4 * 3_600_000);
+    s.wait(3_600_000);
     s.write(A, 3);
     s.power_loss(A, Keep::Everything);
     s.activation_refused(B, false, Refusal::PeerWasActive);
@@ -183,10 +180,12 @@ fn activated_and_only_read(s: &mut Stage) {
     s.activate(A);
     let stamp = s.write(A, 1);
     s.power_loss(A, Keep::Nothing);
+    s.part();
     s.activate(B);
     let read = s.read(B, 1);
     s.expect("server2 has the write", read == stamp);
     s.kill(B);
+    s.heal();
     s.start(B);
     s.start(A);
     s.until_normal();

@@ -19,7 +19,7 @@ pub(super) const ALL: &[Scenario] = &[
         about: "a force is interrupted before the loser records it; the loser goes on alone",
         closed: &[Closed {
             by: &[Rule::ForceSince],
-            otherwise: "the verdict is descendant-full, not split-brain",
+            otherwise: "two sides that both wrote alone opened a session",
         }],
         steps: force_unknown_to_the_loser,
     },
