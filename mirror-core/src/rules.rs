@@ -44,6 +44,8 @@ rules! {
     MayHold = "may-hold";
     /// A flush over what the peer has not flushed needs the record of going alone.
     FlushAlone = "flush-alone";
+    /// So does a flush over what a dead peer or process wrote on both disks.
+    FlushInherited = "flush-inherited";
     /// The target is durably inconsistent before the first block lands.
     InconsistentFirst = "inconsistent-first";
     /// Marks of copied regions go after both disks have flushed.

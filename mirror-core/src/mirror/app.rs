@@ -302,7 +302,8 @@ impl Mirror {
             Link::Down { .. } | Link::Parked(_) => false,
         };
         // A flush over nothing that the peer could lack needs no record.
-        let lacks_nothing = is_flush && (!self.hot.has_unflushed() || !holds(Rule::FlushAlone));
+        let unflushed = self.hot.has_unflushed() || self.standby.has_unflushed();
+        let lacks_nothing = is_flush && (!unflushed || !holds(Rule::FlushAlone));
         if !connected && (lacks_nothing || self.may_go_alone()) { Gate::Alone } else { Gate::Wait }
     }
 
@@ -432,6 +433,7 @@ impl Mirror {
         }
         if op.is_flush() && op.joint && result.is_ok() {
             self.hot.flushed(op.began);
+            self.standby.both_flushed();
         }
         self.app.note_settled(token);
         self.leave_range(token);

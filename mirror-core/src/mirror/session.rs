@@ -99,7 +99,11 @@ impl Mirror {
         self.vouched_peer_down = false;
         let Some(session) = self.session() else { return };
         match session.role {
-            Role::Equal => self.uninterrupted = true,
+            Role::Equal => {
+                self.uninterrupted = true;
+                // Marks go after a flush of both disks, and there are none.
+                self.standby.both_flushed();
+            }
             Role::Source => self.begin_as_source(),
             Role::Target => self.send_marks(),
         }

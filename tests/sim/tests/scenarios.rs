@@ -19,6 +19,8 @@ plays! {
     missed_end_of_recovery_fenced: "missed-end-of-recovery/fenced";
     flush_completes_alone: "flush-completes-alone";
     flush_completes_alone_deactivation: "flush-completes-alone/deactivation";
+    flush_completes_alone_after_a_failover: "flush-completes-alone/after-a-failover";
+    flush_completes_alone_after_a_restart: "flush-completes-alone/after-a-restart";
     stale_card: "stale-card";
     needless: "needless";
     needless_fenced: "needless/fenced";

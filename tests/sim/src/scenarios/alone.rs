@@ -36,6 +36,24 @@ pub(super) const ALL: &[Scenario] = &[
         steps: deactivation_completes_alone,
     },
     Scenario {
+        name: "flush-completes-alone/after-a-failover",
+        about: "the new active side flushes what its dead peer wrote on both and lost, and writes nothing",
+        closed: &[Closed {
+            by: &[Rule::FlushInherited],
+            otherwise: "acknowledged later and flushed",
+        }],
+        steps: flush_after_a_failover,
+    },
+    Scenario {
+        name: "flush-completes-alone/after-a-restart",
+        about: "a restarted active side flushes what it wrote on both before, and the peer lost",
+        closed: &[Closed {
+            by: &[Rule::FlushInherited],
+            otherwise: "acknowledged later and flushed",
+        }],
+        steps: flush_after_a_restart,
+    },
+    Scenario {
         name: "stale-card",
         about: "a write completes alone between the card and the session",
         closed: &[Closed { by: &[Rule::CardFreezes], otherwise: "differ" }],
@@ -136,6 +154,34 @@ fn deactivation_completes_alone(s: &mut Stage) {
     write_that_the_standby_loses(s);
     s.deactivate(A);
     s.kill(A);
+    standby_takes_over(s);
+}
+
+fn flush_after_a_failover(s: &mut Stage) {
+    s.activate(B);
+    let stamp = s.write(B, 1);
+    s.power_loss(B, Keep::Nothing);
+    s.part();
+    s.activate(A);
+    s.flush_what_is_read(A, 1, stamp);
+    s.power_loss(A, Keep::Nothing);
+    s.start(B);
+    s.activate_vouched(B);
+    s.write(B, 2);
+    s.heal();
+    s.start(A);
+    s.wait(3000);
+}
+
+fn flush_after_a_restart(s: &mut Stage) {
+    s.activate(A);
+    let stamp = s.write(A, 1);
+    s.power_loss(B, Keep::Nothing);
+    s.kill(A);
+    s.start(A);
+    s.activate_vouched(A);
+    s.flush_what_is_read(A, 1, stamp);
+    s.power_loss(A, Keep::Nothing);
     standby_takes_over(s);
 }
 

@@ -213,6 +213,10 @@ fn read_as_absent(s: &mut Stage) {
 fn both_active_in_turn(s: &mut Stage) {
     s.activate(A);
     s.write(A, 1);
+    // Else server2 would record going alone for the flush at the end of its time.
+    s.flush(A);
+    // The next heartbeat tells server2 that both have flushed.
+    s.wait(1500);
     s.part();
     s.activate(B);
     s.read(B, 1);

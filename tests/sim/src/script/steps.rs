@@ -127,6 +127,17 @@ impl Stage {
         self.found(ticket).unwrap_or(0)
     }
 
+    /// The application on `at` finds `stamp` at `block`, whoever wrote it, and flushes: from here on
+    /// it may rely on it.
+    pub fn flush_what_is_read(&mut self, at: usize, block: usize, stamp: Stamp) {
+        let found = self.read(at, block);
+        self.expect("the write is there", found == stamp);
+        self.flush(at);
+        if !self.has_failed() {
+            self.world.oracle.flushed(&[stamp]);
+        }
+    }
+
     // The operator.
 
     /// Gives a command to the agent of `at`.
