@@ -135,6 +135,16 @@ rules! {
     /// An agent starts when the last operation of its predecessor has ended. (Upheld by the lock of
     /// `mirror-agent`, and by the simulator in its place.)
     Lock = "lock";
+    /// A device that is alive is served only if the record says *active*.
+    ResumeActive = "resume-active";
+    /// A device that is alive is served only under the boot of its activation.
+    ResumeBoot = "resume-boot";
+    /// A resumed side gives way to a peer that took over.
+    ResumeYields = "resume-yields";
+    /// A read on a resumed side waits for contact, and for what an earlier agent had under way.
+    ResumeReads = "resume-reads";
+    /// The first flush of a resumed side covers what an earlier agent acknowledged.
+    ResumeUnflushed = "resume-unflushed";
     /// `alone = "fenced"` waits for a word on the peer.
     Fenced = "fenced";
     /// With `alone = "fenced"` nothing is recorded of going alone before that word.

@@ -97,12 +97,14 @@ impl Mirror {
         self.was_active = false;
         self.wants_recovery = false;
         self.vouched_peer_down = false;
+        self.resume.confirm();
         let Some(session) = self.session() else { return };
         match session.role {
             Role::Equal => {
                 self.uninterrupted = true;
                 // Marks go after a flush of both disks, and there are none.
                 self.standby.both_flushed();
+                self.resume.settled();
             }
             Role::Source => self.begin_as_source(),
             Role::Target => self.send_marks(),

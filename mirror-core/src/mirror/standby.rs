@@ -52,6 +52,14 @@ pub(super) struct Standby {
 }
 
 impl Standby {
+    /// Of a resumed side, which counts what an earlier process wrote among its own writes
+    /// (`Hot::inherited`).
+    pub(super) fn resumed() -> Self {
+        let mut standby = Self::default();
+        standby.both_flushed();
+        standby
+    }
+
     /// There may be writes here that were not made by this process's applications, and that no
     /// flush of both disks covers.
     pub(super) fn has_unflushed(&self) -> bool {

@@ -16,4 +16,5 @@ mod oracle;
 mod rng;
 pub mod scenarios;
 pub mod script;
+mod survive;
 pub mod world;

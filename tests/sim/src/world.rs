@@ -76,6 +76,10 @@ pub enum Happening {
     Timer { node: usize, incarnation: u32 },
     /// A command from the other server's agent, or its answer, arrives.
     AgentCommand { node: usize, incarnation: u32, command: mirror_core::command::Command },
+    /// The front end hands over what an earlier agent has not answered.
+    Reissue { node: usize, incarnation: u32, id: RequestId },
+    /// The agent dies, its device does not.
+    Orphan { node: usize, incarnation: u32 },
     /// The application, the operator and fate move.
     Step,
 }
@@ -104,6 +108,8 @@ pub struct World {
     /// How often the operator has asked in vain for a deactivation.
     /// The agent of this server has just stopped.
     pub(crate) stopping: Option<usize>,
+    /// The agent of this server dies at once, its device does not.
+    pub(crate) dying: Option<usize>,
     /// The server whose hardware is bad in this run.
     pub(crate) weak: usize,
     /// An image of both partitions of that server.
@@ -142,6 +148,7 @@ impl World {
             stepped: false,
             forcing: [None; 2],
             stopping: None,
+            dying: None,
             weak,
             image: None,
             script: None,
@@ -231,6 +238,12 @@ impl World {
                     self.command(node, command, Pending::Agent);
                 }
             }
+            Happening::Reissue { node, incarnation, id } => self.reissue(node, incarnation, id),
+            Happening::Orphan { node, incarnation } => {
+                if self.nodes[node].incarnation == incarnation {
+                    self.orphan(node);
+                }
+            }
             Happening::Step => {
                 self.stepped = true;
                 self.step();
@@ -291,6 +304,14 @@ impl World {
         let deadline = mirror.deadline();
         for action in actions {
             self.act(node, action);
+            if let Some(node) = self.dying.take() {
+                self.stopping = None;
+                self.orphan(node);
+                return;
+            }
+        }
+        if self.nodes[node].device && !self.nodes[node].is_active() {
+            self.abandon(node);
         }
         if let Some(node) = self.stopping.take() {
             self.stopped(node);
@@ -317,6 +338,7 @@ impl World {
                 let meta = Happening::Meta { node, incarnation, io, offset, bytes, ok };
                 self.begin_io(node, kind, after, meta);
             }
+            Action::Complete { .. } if self.dies_before_answer(node) => {}
             Action::Complete { id, result } => self.completed(node, id, result),
             Action::Send { conn, frame } => self.send(conn, node, frame),
             Action::Close { conn, why } => {
@@ -439,12 +461,16 @@ impl World {
         if let Some(script) = &mut self.script {
             script.noticed(node, notice);
         }
+        if matches!(notice, Notice::SessionOpened { .. } | Notice::Broke) {
+            self.nodes[node].resumed = false;
+        }
         match notice {
             Notice::SessionOpened { .. } if self.oracle.lone == [true, true] => {
                 self.fail("two sides that both wrote alone opened a session".to_owned());
             }
             Notice::DiskError { what, .. } if *what != "read" => self.oracle.disk_failed(node),
             // Without power loss a cache is as good as the disk, and nothing is excused.
+            Notice::Parked { .. } => self.check_parked(node),
             Notice::Broke if self.options.power > 0 => self.oracle.went_alone(node),
             Notice::SessionOpened { verdict } => {
                 self.nodes[node].restored = false;
@@ -528,6 +554,7 @@ impl World {
     pub(crate) fn request(&mut self, node: usize, waits: AppOp, request: Request) {
         self.nodes[node].requests.insert(request.id, waits);
         let incarnation = self.nodes[node].incarnation;
+        self.nodes[node].orders.insert(request.id, (request.clone(), incarnation));
         self.tell(node, incarnation, Event::Request(request));
     }
 
@@ -544,6 +571,8 @@ impl World {
         if let Some(script) = &mut self.script {
             script.answered(id, &result);
         }
+        self.nodes[node].orders.remove(&id);
+        let judged = !self.oracle.overruled[node] && !self.oracle.lone[1 - node];
         match (op, result) {
             (AppOp::Write(stamp, durable), Ok(_)) => {
                 if self.options.watch.is_some() {
@@ -556,7 +585,7 @@ impl World {
             }
             (AppOp::Write(stamp, _), Err(_)) => self.oracle.failed(stamp),
             (AppOp::Flush(covered), Ok(_)) => self.oracle.flushed(&covered),
-            (AppOp::Read(extent, began, true), Ok(Some(data))) if !self.oracle.overruled[node] => {
+            (AppOp::Read(extent, began, true), Ok(Some(data))) if judged => {
                 for (block, stamp) in blocks(extent).zip(stamps(&data)) {
                     if let Err(text) = self.oracle.check(block, stamp, began) {
                         self.fail(format!("a read on server{}: {text}", node + 1));
