@@ -135,6 +135,8 @@ rules! {
     /// An agent starts when the last operation of its predecessor has ended. (Upheld by the lock of
     /// `mirror-agent`, and by the simulator in its place.)
     Lock = "lock";
+    /// A device that is alive under the boot of its activation is served: that is no activation.
+    Resumes = "resumes";
     /// A device that is alive is served only if the record says *active*.
     ResumeActive = "resume-active";
     /// A device that is alive is served only under the boot of its activation.

@@ -41,6 +41,7 @@ plays! {
     equal_generations_both_active_in_turn: "equal-generations/both-active-in-turn";
     too_old_ancestor: "too-old-ancestor";
     ghost_io: "ghost-io";
+    ghost_io_reissue: "ghost-io/reissue";
     ghost_io_time_out: "ghost-io/time-out";
     ghost_io_half_open: "ghost-io/half-open";
     error_then_break: "error-then-break";
@@ -50,6 +51,9 @@ plays! {
     credit_deadlock: "credit-deadlock";
     credit_deadlock_unreadable_source: "credit-deadlock/unreadable-source";
     credit_deadlock_hung_cluster_partition: "credit-deadlock/hung-cluster-partition";
+    restart_is_not_activation: "restart-is-not-activation";
+    restart_is_not_activation_taken_over: "restart-is-not-activation/taken-over";
+    restart_is_not_activation_other_boot: "restart-is-not-activation/other-boot";
     half_forced: "half-forced";
     half_forced_before_the_loser_knows: "half-forced/before-the-loser-knows";
     half_forced_one_server: "half-forced/one-server";

@@ -14,6 +14,12 @@ pub(super) const ALL: &[Scenario] = &[
         steps: ghost_of_a_process,
     },
     Scenario {
+        name: "ghost-io/reissue",
+        about: "the device outlives its agent: the next one gets the same write again, then a newer one",
+        closed: &[Closed { by: &[Rule::Lock], otherwise: "has no mark" }],
+        steps: ghost_and_reissue,
+    },
+    Scenario {
         name: "ghost-io/time-out",
         about: "a write over its time limit lands after a later one in the same process",
         closed: &[Closed { by: &[Rule::ErrorFails], otherwise: "has no mark" }],
@@ -97,6 +103,24 @@ fn ghost_of_a_process(s: &mut Stage) {
     s.activate(A);
     s.write(A, 1);
     // Long enough for the marks to go.
+    s.wait(5000);
+    s.land(ghost);
+}
+
+fn ghost_and_reissue(s: &mut Stage) {
+    s.activate(A);
+    let ghost = s.hold(A, Io::Write(1));
+    let first = s.begin_write(A, 1);
+    s.until_held(ghost);
+    s.hold_no_more(ghost);
+    s.wait(1);
+    s.kill_agent_only(A);
+    if !s.try_start(A) {
+        s.land(ghost);
+        s.start(A);
+    }
+    s.until_done(first);
+    s.write(A, 1);
     s.wait(5000);
     s.land(ghost);
 }

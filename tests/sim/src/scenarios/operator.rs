@@ -6,6 +6,33 @@ use mirror_core::rules::Rule;
 
 pub(super) const ALL: &[Scenario] = &[
     Scenario {
+        name: "restart-is-not-activation",
+        about: "the agent of the active side is killed, its device lives; nobody took over",
+        closed: &[Closed {
+            by: &[Rule::Resumes],
+            otherwise: "not so: the device is served, without an activation",
+        }],
+        steps: agent_dies_under_its_device,
+    },
+    Scenario {
+        name: "restart-is-not-activation/taken-over",
+        about: "the same, and the other side was activated meanwhile",
+        closed: &[Closed {
+            by: &[Rule::ResumeYields],
+            otherwise: "server1 resumed and serves beside the other one",
+        }],
+        steps: agent_dies_and_the_peer_takes_over,
+    },
+    Scenario {
+        name: "restart-is-not-activation/other-boot",
+        about: "after a loss of power something looks like a device that is alive",
+        closed: &[Closed {
+            by: &[Rule::ResumeBoot],
+            otherwise: "not so: nothing is served after a boot",
+        }],
+        steps: agent_starts_under_another_boot,
+    },
+    Scenario {
         name: "half-forced",
         about: "a force is interrupted when the loser is half copied; the loser looks usable",
         closed: &[Closed {
@@ -103,4 +130,43 @@ fn both_activate(s: &mut Stage) {
     let won = answers.iter().flatten().filter(|answer| answer.is_ok()).count();
     s.expect("one of the two is activated", won == 1);
     s.wait(100);
+}
+
+fn agent_dies_under_its_device(s: &mut Stage) {
+    s.activate(A);
+    s.write(A, 1);
+    s.part();
+    s.write(A, 2);
+    s.kill_agent_only(A);
+    s.start(A);
+    let served = s.is_active(A);
+    s.expect("the device is served, without an activation", served);
+    s.write(A, 3);
+    s.flush(A);
+}
+
+fn agent_dies_and_the_peer_takes_over(s: &mut Stage) {
+    s.activate(A);
+    s.write(A, 1);
+    s.part();
+    s.kill_agent_only(A);
+    s.activate(B);
+    s.write(B, 2);
+    s.heal();
+    s.start(A);
+    s.until_verdict("descendant-difference");
+    let active = [A, B].map(|at| s.is_active(at));
+    s.expect("only server2 serves", active == [false, true]);
+    s.write(B, 3);
+}
+
+fn agent_starts_under_another_boot(s: &mut Stage) {
+    s.activate(A);
+    s.write(A, 1);
+    s.part();
+    s.power_loss(A, Keep::Nothing);
+    s.mistake_device(A);
+    s.start(A);
+    let served = s.is_active(A);
+    s.expect("nothing is served after a boot", !served);
 }

@@ -238,6 +238,20 @@ impl Stage {
         }
     }
 
+    /// The agent of `at` is killed, and its device lives on: the next agent gets the requests that
+    /// nobody has answered.
+    pub fn kill_agent_only(&mut self, at: usize) {
+        if !self.has_failed() {
+            self.world.orphan(at);
+        }
+    }
+
+    /// The front end of `at` takes something that an earlier boot left for a device that is alive.
+    pub fn mistake_device(&mut self, at: usize) {
+        self.say(&format!("server{} takes something for its device", at + 1));
+        self.world.nodes[at].device = true;
+    }
+
     /// Server `at` loses power: what was under way, and of the cache all but `keep`.
     pub fn power_loss(&mut self, at: usize, keep: Keep) {
         if self.has_failed() {
