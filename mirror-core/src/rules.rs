@@ -62,6 +62,11 @@ rules! {
     FlushBoth = "flush-both";
     /// A durable write is durable on both disks.
     FuaBoth = "fua-both";
+    /// The bytes written here are the very bytes sent.
+    OneCopy = "one-copy";
+    /// A discard leaves zeros on both disks. (Upheld by the driver of `mirror-agent`, and by the
+    /// simulator in its place.)
+    DiscardZeroes = "discard-zeroes";
     /// Overlapping operations go one after the other.
     Overlap = "overlap";
     /// A read waits for an overlapping write.

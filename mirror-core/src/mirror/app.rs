@@ -365,7 +365,11 @@ impl Mirror {
         }
         let (extent, durable) = (op.extent, op.durable && holds(Rule::FuaBoth));
         let message = match &op.what {
-            What::Write(data) => Message::Write { id: token, extent, durable, data: data.clone() },
+            What::Write(data) => {
+                let shared = holds(Rule::OneCopy);
+                let data = if shared { data.clone() } else { Buf::copied_from(data) };
+                Message::Write { id: token, extent, durable, data }
+            }
             What::Zero { unmap } => Message::Zero { id: token, extent, unmap: *unmap, durable },
             What::Flush | What::Read => Message::Flush { id: token },
         };

@@ -15,8 +15,10 @@ use mirror_core::io::{
 };
 use mirror_core::mirror::{AutoRecovery, Tuning};
 use mirror_core::record::Record;
+use mirror_core::rules::{Rule, holds};
 use mirror_core::status::LinkStatus;
 use mirror_core::units::{Extent, Generation, Millis, Now, Side};
+use mirror_core::wire::Message;
 use std::collections::BTreeMap;
 
 /// What a bad disk answers.
@@ -82,6 +84,24 @@ pub enum Happening {
     Orphan { node: usize, incarnation: u32 },
     /// The application, the operator and fate move.
     Step,
+}
+
+/// The bytes of a write go to the peer from another place than to the disk: they could change in
+/// between.
+fn sends_a_copy(actions: &[Action]) -> bool {
+    let written = |sent: &Buf| {
+        actions.iter().any(|action| match action {
+            Action::Data { op: DataOp::Write { data, .. }, .. } => data.as_ptr() == sent.as_ptr(),
+            _ => false,
+        })
+    };
+    actions.iter().any(|action| match action {
+        Action::Send { frame, .. } => match &frame.message {
+            Message::Write { data, .. } => !written(data),
+            _ => false,
+        },
+        _ => false,
+    })
 }
 
 /// The whole simulation.
@@ -301,6 +321,11 @@ impl World {
         let Some(mirror) = &mut self.nodes[node].mirror else { return };
         let mut actions = Vec::new();
         mirror.handle(now, event, &mut actions);
+        if sends_a_copy(&actions) {
+            self.fail(format!("server{} sends other bytes than it writes", node + 1));
+            return;
+        }
+        let Some(mirror) = &self.nodes[node].mirror else { return };
         let deadline = mirror.deadline();
         for action in actions {
             self.act(node, action);
@@ -363,6 +388,10 @@ impl World {
             DataOp::Read => (Landing::Read, 40),
             DataOp::Write { data, durable } => {
                 (Landing::Write { values: stamps(&data).collect(), durable }, 40)
+            }
+            // A disk that reads back the old bytes after a discard, if nobody sees to it.
+            DataOp::Zero { unmap: true, .. } if node == 1 && !holds(Rule::DiscardZeroes) => {
+                (Landing::Write { values: Vec::new(), durable: false }, 40)
             }
             DataOp::Zero { durable, .. } => {
                 (Landing::Write { values: blocks(extent).map(|_| 0).collect(), durable }, 40)

@@ -47,6 +47,8 @@ plays! {
     error_then_break: "error-then-break";
     error_then_break_reboot: "error-then-break/reboot";
     error_then_break_bad_sector: "error-then-break/bad-sector";
+    discard_differs: "discard-differs";
+    buffer_changed_in_flight: "buffer-changed-in-flight";
     read_then_gone: "read-then-gone";
     credit_deadlock: "credit-deadlock";
     credit_deadlock_unreadable_source: "credit-deadlock/unreadable-source";

@@ -59,6 +59,21 @@ pub(super) const ALL: &[Scenario] = &[
         steps: bad_sector,
     },
     Scenario {
+        name: "discard-differs",
+        about: "after a discard one of the disks reads back the old bytes",
+        closed: &[Closed { by: &[Rule::DiscardZeroes], otherwise: "has no mark" }],
+        steps: discard_differs,
+    },
+    Scenario {
+        name: "buffer-changed-in-flight",
+        about: "the disk and the peer get a write from two places, which may differ by then",
+        closed: &[Closed {
+            by: &[Rule::OneCopy],
+            otherwise: "server1 sends other bytes than it writes",
+        }],
+        steps: buffer_changed_in_flight,
+    },
+    Scenario {
         name: "read-then-gone",
         about: "a read returns a write that the standby does not have; the active side dies",
         closed: &[Closed { by: &[Rule::ReadsWait], otherwise: "not so: what was read is there" }],
@@ -257,4 +272,24 @@ fn hung_cluster_partition(s: &mut Stage) {
     s.kill(A);
     s.activate(B);
     s.write(B, 1);
+}
+
+fn discard_differs(s: &mut Stage) {
+    s.activate(A);
+    s.write(A, 1);
+    s.discard(A, 1);
+    // Long enough for the marks to go.
+    s.wait(5000);
+}
+
+fn buffer_changed_in_flight(s: &mut Stage) {
+    s.activate(A);
+    s.write(A, 1);
+    s.write_durably(A, 1);
+    // A repeat after a lost session sends and writes the same bytes again.
+    let write = s.hold_frame(B, "Write");
+    let again = s.begin_write(A, 2);
+    s.until_held(write);
+    s.reset();
+    s.until_done(again);
 }

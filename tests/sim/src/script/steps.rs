@@ -51,6 +51,16 @@ impl Stage {
         self.write_request(at, block, true)
     }
 
+    /// The application on `at` discards a block; returns once it is acknowledged.
+    pub fn discard(&mut self, at: usize, block: usize) {
+        self.say(&format!("server{} discards block {block}", at + 1));
+        let extent = block_at(block);
+        let stamp = self.world.oracle.begin(at, blocks(extent), true);
+        let op = RequestOp::Zero { unmap: true };
+        let ticket = self.request(at, AppOp::Write(stamp, false), op, extent);
+        self.until_done(ticket);
+    }
+
     /// The application on `at` begins to flush.
     pub fn begin_flush(&mut self, at: usize) -> Ticket {
         self.say(&format!("server{} flushes", at + 1));
