@@ -72,6 +72,12 @@ impl Standby {
         self.inherited.flushes.clear();
     }
 
+    /// Another connection, maybe to another process of the peer, which numbers its operations anew.
+    pub(super) fn new_connection(&mut self) {
+        self.settled = 0;
+        self.inherited.flushes.clear();
+    }
+
     fn ended(&mut self, op: &PeerOp) {
         match op.op {
             DataOp::Write { .. } | DataOp::Zero { .. } => self.inherited.landed += 1,
@@ -204,5 +210,59 @@ impl Mirror {
                 self.leave_range(token);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(id: u64, op: DataOp, covers: u64) -> PeerOp {
+        PeerOp { id, extent: Extent::default(), op, started: true, covers, orphan: false }
+    }
+
+    fn written() -> (Standby, PeerOp) {
+        let mut standby = Standby::default();
+        standby.both_flushed();
+        let zero = DataOp::Zero { unmap: false, durable: false };
+        standby.ended(&op(7, zero, 0));
+        let covers = standby.inherited.landed;
+        (standby, op(8, DataOp::Flush, covers))
+    }
+
+    #[test]
+    fn a_flush_here_covers_what_it_did_once_the_peer_calls_it_settled() {
+        let (mut standby, flush) = written();
+        standby.ended(&flush);
+        standby.settle(7);
+        assert!(standby.has_unflushed(), "the peer's own disk may not have flushed");
+        standby.settle(8);
+        assert!(!standby.has_unflushed());
+    }
+
+    #[test]
+    fn a_flush_does_not_cover_what_ended_after_it_began() {
+        let (mut standby, flush) = written();
+        let zero = DataOp::Zero { unmap: false, durable: false };
+        standby.ended(&op(9, zero, 0));
+        standby.ended(&flush);
+        standby.settle(9);
+        assert!(standby.has_unflushed());
+    }
+
+    #[test]
+    fn numbers_of_an_earlier_process_of_the_peer_settle_nothing() {
+        let (mut standby, flush) = written();
+        standby.settle(1000);
+        standby.new_connection();
+        standby.ended(&flush);
+        standby.settle(7);
+        assert!(standby.has_unflushed());
+    }
+
+    #[test]
+    fn what_an_earlier_process_had_counts_as_unflushed() {
+        assert!(Standby::default().has_unflushed());
+        assert!(!Standby::resumed().has_unflushed(), "it is counted elsewhere");
     }
 }
