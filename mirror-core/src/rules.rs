@@ -32,6 +32,10 @@ rules! {
     IntentFirst = "intent-first";
     /// A mark goes after a flush that began when its last write had ended.
     ClearLate = "clear-late";
+    /// A mark stays while a write to its region is in flight.
+    ClearIdle = "clear-idle";
+    /// A region whose clearing is queued or in flight is unmarked.
+    QueuedClear = "queued-clear";
     /// Marks of an earlier session are cleared by a copy only.
     DirtyAtStart = "dirty-at-start";
     /// The record of going alone is durable before anything completes alone.
@@ -40,6 +44,8 @@ rules! {
     MayHold = "may-hold";
     /// A flush over what the peer has not flushed needs the record of going alone.
     FlushAlone = "flush-alone";
+    /// So does a flush over what a dead peer or process wrote on both disks.
+    FlushInherited = "flush-inherited";
     /// The target is durably inconsistent before the first block lands.
     InconsistentFirst = "inconsistent-first";
     /// Marks of copied regions go after both disks have flushed.
@@ -56,6 +62,11 @@ rules! {
     FlushBoth = "flush-both";
     /// A durable write is durable on both disks.
     FuaBoth = "fua-both";
+    /// The bytes written here are the very bytes sent.
+    OneCopy = "one-copy";
+    /// A discard leaves zeros on both disks. (Upheld by the driver of `mirror-agent`, and by the
+    /// simulator in its place.)
+    DiscardZeroes = "discard-zeroes";
     /// Overlapping operations go one after the other.
     Overlap = "overlap";
     /// A read waits for an overlapping write.
@@ -106,14 +117,31 @@ rules! {
     BlankUnsure = "blank-unsure";
     /// A forced side owes everything.
     ForceOwes = "force-owes";
+    /// A force does not outweigh a side that was activated since.
+    ForceSince = "force-since";
+    /// A force without contact outweighs what the other side was activated as before.
+    ForceUnseen = "force-unseen";
     /// What is declared the truth is flushed first.
     ForceFlushes = "force-flushes";
     /// An operation that was given up may still land.
     LateLands = "late-lands";
     /// A disk error is remembered.
     ErrorKept = "error-kept";
+    /// A write or a flush that fails, fails the device.
+    ErrorFails = "error-fails";
+    /// A cluster partition that fails, or hangs over its limit, fails the device.
+    MetaFails = "meta-fails";
+    /// A block of the source that cannot be read ends the recovery.
+    UnreadableEnds = "unreadable-ends";
+    /// Writes do not wait for the copies of a recovery.
+    LiveCredit = "live-credit";
     /// A bad sector is read from the peer only where nothing is dirty.
     CleanPeerRead = "clean-peer-read";
+    /// An agent starts when the last operation of its predecessor has ended. (Upheld by the lock of
+    /// `mirror-agent`, and by the simulator in its place.)
+    Lock = "lock";
+    /// A device that is alive under the boot of its activation is served: that is no activation.
+    Resumes = "resumes";
     /// A device that is alive is served only if the record says *active*.
     ResumeActive = "resume-active";
     /// A device that is alive is served only under the boot of its activation.
@@ -126,6 +154,8 @@ rules! {
     ResumeUnflushed = "resume-unflushed";
     /// `alone = "fenced"` waits for a word on the peer.
     Fenced = "fenced";
+    /// With `alone = "fenced"` nothing is recorded of going alone before that word.
+    WordFirst = "word-first";
 }
 
 #[cfg(feature = "mutations")]
@@ -134,23 +164,35 @@ mod switch {
     use std::cell::Cell;
 
     thread_local! {
-        static DROPPED: Cell<Option<Rule>> = const { Cell::new(None) };
+        /// One bit for each rule.
+        static DROPPED: Cell<u128> = const { Cell::new(0) };
+    }
+
+    const _: () = assert!(Rule::ALL.len() <= 128, "one bit for each rule");
+
+    const fn bit(rule: Rule) -> u128 {
+        1 << rule as u32
     }
 
     /// Drops `rule` (or none) for the calling thread, from now on.
     pub fn drop_rule(rule: Option<Rule>) {
-        DROPPED.set(rule);
+        DROPPED.set(rule.map_or(0, bit));
+    }
+
+    /// Drops several rules at once for the calling thread: for rules that cover for each other.
+    pub fn drop_rules(rules: &[Rule]) {
+        DROPPED.set(rules.iter().fold(0, |all, rule| all | bit(*rule)));
     }
 
     /// Whether `rule` is in force.
     #[must_use]
     pub fn holds(rule: Rule) -> bool {
-        DROPPED.get() != Some(rule)
+        DROPPED.get() & bit(rule) == 0
     }
 }
 
 #[cfg(feature = "mutations")]
-pub use switch::{drop_rule, holds};
+pub use switch::{drop_rule, drop_rules, holds};
 
 /// Whether `rule` is in force: always.
 #[cfg(not(feature = "mutations"))]

@@ -215,7 +215,12 @@ impl Mirror {
         self.resume.confirm();
         self.resume.settled();
         let beat = Beat { active: theirs.active, ..Beat::default() };
-        let apart = matches!(verdict.row, Row::SplitBrain | Row::BothActive);
+        // An active target: the other side has gone on without this one.
+        let apart = match verdict.row {
+            Row::SplitBrain | Row::BothActive => true,
+            Row::TargetActive => self.active,
+            _ => false,
+        };
         if apart && self.meta.record.peer_behind {
             // Whatever it confirmed, it has gone on since.
             self.meta.record.peer_behind = false;

@@ -28,13 +28,25 @@ impl Mirror {
         if !holds(Rule::BreakRecord) {
             return true;
         }
+        // The word on the peer comes before the record: a generation of which nothing comes, since
+        // this side is switched off first, would be a split brain for nothing.
+        if !self.alone_is_permitted() && holds(Rule::WordFirst) {
+            self.ask_leave();
+            return false;
+        }
         match self.alone {
-            Alone::Ready => self.alone_is_permitted(),
-            Alone::Recording => false,
-            Alone::No => {
-                self.record_alone();
-                false
-            }
+            Alone::Ready => return self.alone_is_permitted(),
+            Alone::Recording => {}
+            Alone::No | Alone::Asked => self.record_alone(),
+        }
+        false
+    }
+
+    /// Tells the peer that it is behind; its confirmation is the word that is waited for.
+    fn ask_leave(&mut self) {
+        if self.alone == Alone::No {
+            self.alone = Alone::Asked;
+            self.tell_peer_behind();
         }
     }
 
@@ -85,7 +97,8 @@ impl Mirror {
 
     /// A failed agreement may have taken a new number: the peer is told again under that.
     pub(super) fn still_alone(&mut self) {
-        if self.active && self.alone == Alone::Ready && !self.meta.record.peer_behind {
+        let told = matches!(self.alone, Alone::Asked | Alone::Ready);
+        if self.active && told && !self.meta.record.peer_behind {
             self.tell_peer_behind();
         }
     }

@@ -149,6 +149,12 @@ enum Gate {
     Alone,
 }
 
+/// Never, while copies and writes have credits of their own.
+fn waits_for_copies(session: &super::session::Session) -> bool {
+    !holds(Rule::LiveCredit)
+        && session.copying.as_ref().is_some_and(super::copying::Copying::has_copies)
+}
+
 impl Mirror {
     pub(super) fn on_request(&mut self, request: Request) {
         if let Some(error) = self.refuse_request(&request) {
@@ -331,13 +337,15 @@ impl Mirror {
 
     fn gate(&mut self, is_flush: bool) -> Gate {
         let connected = match &self.link {
+            Link::Session(session) if !is_flush && waits_for_copies(session) => return Gate::Wait,
             Link::Session(session) if session.is_open() => return Gate::Both,
             Link::Session(_) => true,
             Link::Agree(_) => holds(Rule::CardFreezes),
             Link::Down { .. } | Link::Parked(_) => false,
         };
         // A flush over nothing that the peer could lack needs no record.
-        let lacks_nothing = is_flush && (!self.hot.has_unflushed() || !holds(Rule::FlushAlone));
+        let unflushed = self.hot.has_unflushed() || self.standby.has_unflushed();
+        let lacks_nothing = is_flush && (!unflushed || !holds(Rule::FlushAlone));
         if !connected && (lacks_nothing || self.may_go_alone()) { Gate::Alone } else { Gate::Wait }
     }
 
@@ -357,7 +365,11 @@ impl Mirror {
         }
         let (extent, durable) = (op.extent, op.durable && holds(Rule::FuaBoth));
         let message = match &op.what {
-            What::Write(data) => Message::Write { id: token, extent, durable, data: data.clone() },
+            What::Write(data) => {
+                let shared = holds(Rule::OneCopy);
+                let data = if shared { data.clone() } else { Buf::copied_from(data) };
+                Message::Write { id: token, extent, durable, data }
+            }
             What::Zero { unmap } => Message::Zero { id: token, extent, unmap: *unmap, durable },
             What::Flush | What::Read => Message::Flush { id: token },
         };
@@ -411,7 +423,9 @@ impl Mirror {
                 op.local = Leg::Failed;
                 let (what, offset) =
                     (if op.is_flush() { "flush" } else { "write" }, op.extent.offset);
-                self.disk_failed(false, what, offset);
+                if holds(Rule::ErrorFails) {
+                    self.disk_failed(false, what, offset);
+                }
             }
         }
         self.resolve(token);
@@ -441,6 +455,8 @@ impl Mirror {
             return;
         }
         match (op.local, op.remote) {
+            // Only the failure of one operation then, once it has ended on both disks.
+            (Leg::Failed, Leg::Pending) if !holds(Rule::ErrorFails) => {}
             (Leg::Failed, _) => self.finish(token, Err(RequestError::Io)),
             (Leg::Done, Leg::Done) => self.finish(token, Ok(())),
             (Leg::Done, Leg::Idle) if matches!(op.what, What::Read) => self.finish(token, Ok(())),
@@ -465,6 +481,7 @@ impl Mirror {
         }
         if op.is_flush() && op.joint && result.is_ok() {
             self.hot.flushed(op.began);
+            self.standby.both_flushed();
         }
         self.app.note_settled(token);
         self.leave_range(token);

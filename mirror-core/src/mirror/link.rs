@@ -112,6 +112,7 @@ impl Mirror {
         }
         // A peer that connects anew has given up the old connection, whether we noticed or not.
         self.drop_link("the other server connected anew");
+        self.standby.new_connection();
         let now = self.now.mono;
         self.wire =
             Some(Wire { conn, dialled, heard: now, beat_due: now.plus(self.tuning.heartbeat_ms) });

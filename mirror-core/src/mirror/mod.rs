@@ -48,6 +48,7 @@ use hot::Hot;
 use link::{Link, Wire};
 use meta::{Meta, Then};
 use setup::Entropy;
+use standby::Standby;
 use std::collections::HashMap;
 
 /// Whose operation on the data partition it is.
@@ -71,6 +72,8 @@ enum Owner {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Alone {
     No,
+    /// `alone = "fenced"`: the peer has been told that it is behind, and nothing is recorded yet.
+    Asked,
     Recording,
     Ready,
 }
@@ -99,7 +102,7 @@ pub struct Mirror {
     ranges: Ranges,
     ios: HashMap<IoId, Owner>,
     app: app::App,
-    standby: standby::Standby,
+    standby: Standby,
     operator: operator::Operator,
     link: Link,
     wire: Option<Wire>,
@@ -156,7 +159,7 @@ impl Mirror {
             ranges: Ranges::default(),
             ios: HashMap::new(),
             app: app::App::default(),
-            standby: standby::Standby::default(),
+            standby: if active { Standby::resumed() } else { Standby::default() },
             operator: operator::Operator::default(),
             link: Link::fresh(now.mono),
             wire: None,
@@ -321,7 +324,7 @@ impl Mirror {
             IoId(*next_id)
         };
         let ours = self.meta.done(io, ok, next_io, &mut self.out);
-        if ours && !ok {
+        if ours && !ok && holds(Rule::MetaFails) {
             self.disk_failed(true, "write", 0);
         }
     }

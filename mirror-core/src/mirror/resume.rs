@@ -68,7 +68,9 @@ impl Resume {
 
 /// Why a device that is alive is not served.
 fn refusal(record: &Record, boot: Id16) -> Option<&'static str> {
-    if record.disk_error {
+    if !holds(Rule::Resumes) {
+        Some("it was active when it went down")
+    } else if record.disk_error {
         Some("a disk of this server has failed")
     } else if !(record.active && record.generation.is_some()) && holds(Rule::ResumeActive) {
         Some("the mirror was not active here")

@@ -102,6 +102,8 @@ impl Mirror {
         match session.role {
             Role::Equal => {
                 self.uninterrupted = true;
+                // Marks go after a flush of both disks, and there are none.
+                self.standby.both_flushed();
                 self.resume.settled();
             }
             Role::Source => self.begin_as_source(),

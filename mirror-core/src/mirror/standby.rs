@@ -5,6 +5,7 @@ use super::{Mirror, Owner};
 use crate::buf::Buf;
 use crate::io::{DataOp, IoFailure};
 use crate::ranges;
+use crate::rules::{Rule, holds};
 use crate::units::Extent;
 use crate::wire::Message;
 use std::collections::BTreeMap;
@@ -18,8 +19,28 @@ struct PeerOp {
     extent: Extent,
     op: DataOp,
     started: bool,
+    /// For a flush: the writes that had ended when it began.
+    covers: u64,
     /// The session that it came with has ended: nobody waits for the answer.
     orphan: bool,
+}
+
+/// What the peer, or a process before this one, wrote here and a flush of both disks may not cover.
+/// Whoever is activated next may read it and flush: the peer may lack it then (rule 3).
+#[derive(Debug)]
+struct Inherited {
+    /// Writes of the peer that have ended here; one stands for all of an earlier process.
+    landed: u64,
+    /// How many of them both disks have flushed.
+    flushed: u64,
+    /// Flushes that were good here, with what they cover; of the peer's disk only ack2 tells.
+    flushes: BTreeMap<u64, u64>,
+}
+
+impl Default for Inherited {
+    fn default() -> Self {
+        Self { landed: 1, flushed: 0, flushes: BTreeMap::new() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -27,15 +48,56 @@ pub(super) struct Standby {
     ops: BTreeMap<u64, PeerOp>,
     /// ack2: up to here the peer knows its writes to be settled on both sides.
     settled: u64,
+    inherited: Inherited,
 }
 
 impl Standby {
+    /// Of a resumed side, which counts what an earlier process wrote among its own writes
+    /// (`Hot::inherited`).
+    pub(super) fn resumed() -> Self {
+        let mut standby = Self::default();
+        standby.both_flushed();
+        standby
+    }
+
+    /// There may be writes here that were not made by this process's applications, and that no
+    /// flush of both disks covers.
+    pub(super) fn has_unflushed(&self) -> bool {
+        self.inherited.landed > self.inherited.flushed && holds(Rule::FlushInherited)
+    }
+
+    /// Both disks have flushed all they had.
+    pub(super) fn both_flushed(&mut self) {
+        self.inherited.flushed = self.inherited.landed;
+        self.inherited.flushes.clear();
+    }
+
+    /// Another connection, maybe to another process of the peer, which numbers its operations anew.
+    pub(super) fn new_connection(&mut self) {
+        self.settled = 0;
+        self.inherited.flushes.clear();
+    }
+
+    fn ended(&mut self, op: &PeerOp) {
+        match op.op {
+            DataOp::Write { .. } | DataOp::Zero { .. } => self.inherited.landed += 1,
+            DataOp::Flush if !op.orphan => {
+                self.inherited.flushes.insert(op.id, op.covers);
+            }
+            DataOp::Flush | DataOp::Read => {}
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
 
     pub(super) fn settle(&mut self, upto: u64) {
         self.settled = self.settled.max(upto);
+        let later = self.inherited.flushes.split_off(&self.settled.saturating_add(1));
+        let covered = std::mem::replace(&mut self.inherited.flushes, later);
+        let flushed = covered.into_values().max().unwrap_or(0);
+        self.inherited.flushed = self.inherited.flushed.max(flushed);
     }
 }
 
@@ -97,7 +159,8 @@ impl Mirror {
             DataOp::Write { .. } | DataOp::Zero { .. } => Some(ranges::Mode::Exclusive),
             DataOp::Flush => None,
         };
-        let peer_op = PeerOp { id, extent, op, started: false, orphan: false };
+        let covers = self.standby.inherited.landed;
+        let peer_op = PeerOp { id, extent, op, started: false, covers, orphan: false };
         self.standby.ops.insert(token, peer_op);
         if mode.is_none_or(|mode| self.ranges.enter(token, extent, mode)) {
             self.peer_op_granted(token);
@@ -114,6 +177,9 @@ impl Mirror {
     pub(super) fn peer_op_done(&mut self, token: u64, result: &Result<Option<Buf>, IoFailure>) {
         let Some(peer_op) = self.standby.ops.remove(&token) else { return };
         self.leave_range(token);
+        if result.is_ok() {
+            self.standby.ended(&peer_op);
+        }
         let id = peer_op.id;
         let is_read = peer_op.op == DataOp::Read;
         if matches!(peer_op.op, DataOp::Write { .. } | DataOp::Zero { .. }) {
@@ -144,5 +210,59 @@ impl Mirror {
                 self.leave_range(token);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(id: u64, op: DataOp, covers: u64) -> PeerOp {
+        PeerOp { id, extent: Extent::default(), op, started: true, covers, orphan: false }
+    }
+
+    fn written() -> (Standby, PeerOp) {
+        let mut standby = Standby::default();
+        standby.both_flushed();
+        let zero = DataOp::Zero { unmap: false, durable: false };
+        standby.ended(&op(7, zero, 0));
+        let covers = standby.inherited.landed;
+        (standby, op(8, DataOp::Flush, covers))
+    }
+
+    #[test]
+    fn a_flush_here_covers_what_it_did_once_the_peer_calls_it_settled() {
+        let (mut standby, flush) = written();
+        standby.ended(&flush);
+        standby.settle(7);
+        assert!(standby.has_unflushed(), "the peer's own disk may not have flushed");
+        standby.settle(8);
+        assert!(!standby.has_unflushed());
+    }
+
+    #[test]
+    fn a_flush_does_not_cover_what_ended_after_it_began() {
+        let (mut standby, flush) = written();
+        let zero = DataOp::Zero { unmap: false, durable: false };
+        standby.ended(&op(9, zero, 0));
+        standby.ended(&flush);
+        standby.settle(9);
+        assert!(standby.has_unflushed());
+    }
+
+    #[test]
+    fn numbers_of_an_earlier_process_of_the_peer_settle_nothing() {
+        let (mut standby, flush) = written();
+        standby.settle(1000);
+        standby.new_connection();
+        standby.ended(&flush);
+        standby.settle(7);
+        assert!(standby.has_unflushed());
+    }
+
+    #[test]
+    fn what_an_earlier_process_had_counts_as_unflushed() {
+        assert!(Standby::default().has_unflushed());
+        assert!(!Standby::resumed().has_unflushed(), "it is counted elsewhere");
     }
 }

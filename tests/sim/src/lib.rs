@@ -14,5 +14,7 @@ mod operator;
 pub mod options;
 mod oracle;
 mod rng;
+pub mod scenarios;
+pub mod script;
 mod survive;
 pub mod world;

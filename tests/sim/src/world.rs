@@ -7,6 +7,7 @@ use crate::operator::Pending;
 use crate::options::Options;
 use crate::oracle::Oracle;
 use crate::rng::Rng;
+use crate::script::hold::{Io, Script};
 use mirror_core::buf::Buf;
 use mirror_core::io::{
     Action, CommandId, ConnId, DataOp, Event, IoFailure, IoId, Notice, Request, RequestId,
@@ -14,8 +15,10 @@ use mirror_core::io::{
 };
 use mirror_core::mirror::{AutoRecovery, Tuning};
 use mirror_core::record::Record;
+use mirror_core::rules::{Rule, holds};
 use mirror_core::status::LinkStatus;
 use mirror_core::units::{Extent, Generation, Millis, Now, Side};
+use mirror_core::wire::Message;
 use std::collections::BTreeMap;
 
 /// What a bad disk answers.
@@ -23,6 +26,9 @@ const EIO: IoFailure = IoFailure::Errno(5);
 
 /// How long the driver waits for a disk, in microseconds.
 const IO_LIMIT: u64 = 3_000_000;
+
+/// How long an operation on a disk takes while a script runs, in microseconds.
+const SCRIPTED_IO: u64 = 100;
 
 /// The settings of both agents in this run.
 fn tuning(options: &Options, rng: &mut Rng) -> Tuning {
@@ -80,6 +86,24 @@ pub enum Happening {
     Step,
 }
 
+/// The bytes of a write go to the peer from another place than to the disk: they could change in
+/// between.
+fn sends_a_copy(actions: &[Action]) -> bool {
+    let written = |sent: &Buf| {
+        actions.iter().any(|action| match action {
+            Action::Data { op: DataOp::Write { data, .. }, .. } => data.as_ptr() == sent.as_ptr(),
+            _ => false,
+        })
+    };
+    actions.iter().any(|action| match action {
+        Action::Send { frame, .. } => match &frame.message {
+            Message::Write { data, .. } => !written(data),
+            _ => false,
+        },
+        _ => false,
+    })
+}
+
 /// The whole simulation.
 #[derive(Debug)]
 pub struct World {
@@ -110,6 +134,8 @@ pub struct World {
     pub(crate) weak: usize,
     /// An image of both partitions of that server.
     pub(crate) image: Option<(DataDisk, ClusterDisk)>,
+    /// Steps in place of chance, and what they wait for.
+    pub(crate) script: Option<Script>,
 }
 
 impl World {
@@ -145,6 +171,7 @@ impl World {
             dying: None,
             weak,
             image: None,
+            script: None,
         }
     }
 
@@ -182,6 +209,9 @@ impl World {
             let Some(happening) = self.queue.remove(&(at, n)) else { return false };
             self.time = at;
             self.happen(happening);
+            if self.script.is_some() {
+                self.check_invariants();
+            }
             if stop(self) {
                 return true;
             }
@@ -291,6 +321,11 @@ impl World {
         let Some(mirror) = &mut self.nodes[node].mirror else { return };
         let mut actions = Vec::new();
         mirror.handle(now, event, &mut actions);
+        if sends_a_copy(&actions) {
+            self.fail(format!("server{} sends other bytes than it writes", node + 1));
+            return;
+        }
+        let Some(mirror) = &self.nodes[node].mirror else { return };
         let deadline = mirror.deadline();
         for action in actions {
             self.act(node, action);
@@ -324,7 +359,9 @@ impl World {
                 self.nodes[node].landing += 1;
                 let after = 30 + self.rng.below(200) + self.slowness();
                 let ok = !self.goes_bad(node, self.options.meta_error);
-                self.schedule(after, Happening::Meta { node, incarnation, io, offset, bytes, ok });
+                let kind = Io::of_meta(offset);
+                let meta = Happening::Meta { node, incarnation, io, offset, bytes, ok };
+                self.begin_io(node, kind, after, meta);
             }
             Action::Complete { .. } if self.dies_before_answer(node) => {}
             Action::Complete { id, result } => self.completed(node, id, result),
@@ -346,10 +383,15 @@ impl World {
 
     fn submit(&mut self, node: usize, io: IoId, op: DataOp, extent: Extent) {
         let incarnation = self.nodes[node].incarnation;
+        let kind = Io::of_data(&op, extent);
         let (what, base) = match op {
             DataOp::Read => (Landing::Read, 40),
             DataOp::Write { data, durable } => {
                 (Landing::Write { values: stamps(&data).collect(), durable }, 40)
+            }
+            // A disk that reads back the old bytes after a discard, if nobody sees to it.
+            DataOp::Zero { unmap: true, .. } if node == 1 && !holds(Rule::DiscardZeroes) => {
+                (Landing::Write { values: Vec::new(), durable: false }, 40)
             }
             DataOp::Zero { durable, .. } => {
                 (Landing::Write { values: blocks(extent).map(|_| 0).collect(), durable }, 40)
@@ -362,15 +404,31 @@ impl World {
             self.schedule(IO_LIMIT, Happening::TimedOut { node, incarnation, io });
             after += IO_LIMIT + self.rng.below(4_000_000);
         }
-        let ok = !self.goes_bad(node, self.options.data_error);
+        let bad = self.script.as_ref().is_some_and(|script| script.is_bad(node, extent));
+        let bad = bad && matches!(what, Landing::Read);
+        let ok = !self.goes_bad(node, self.options.data_error) && !bad;
         self.nodes[node].landing += 1;
-        self.schedule(after, Happening::Data { node, incarnation, io, extent, what, ok });
+        let data = Happening::Data { node, incarnation, io, extent, what, ok };
+        self.begin_io(node, kind, after, data);
+    }
+
+    /// An operation is under way, if no script holds it.
+    fn begin_io(&mut self, node: usize, kind: Io, after: u64, end: Happening) {
+        match &mut self.script {
+            None => self.schedule(after, end),
+            Some(script) => {
+                if let Some(end) = script.pass(node, kind, end) {
+                    self.schedule(SCRIPTED_IO, end);
+                }
+            }
+        }
     }
 
     /// Per block, what the disk of `node` may hold once everything under way there has ended.
     pub(crate) fn possible_content(&self, node: usize) -> Vec<Vec<Stamp>> {
         let mut all = self.nodes[node].data.possible();
-        for happening in self.queue.values() {
+        let held = self.script.iter().flat_map(Script::held);
+        for happening in self.queue.values().chain(held) {
             if let Happening::Data {
                 node: n, extent, what: Landing::Write { values, .. }, ..
             } = happening
@@ -404,8 +462,11 @@ impl World {
         };
         let keys: Vec<(u64, u64)> =
             self.queue.iter().filter(|(_, h)| of_node(h)).map(|(k, _)| *k).collect();
+        let scripted = self.script.is_some();
         for key in keys {
             match self.queue.remove(&key) {
+                // A script lands what is to be there.
+                Some(_) if scripted => {}
                 Some(Happening::Data { extent, what: Landing::Write { values, .. }, .. }) => {
                     self.land_part(node, extent, values);
                 }
@@ -416,12 +477,19 @@ impl World {
             }
         }
         self.nodes[node].landing = 0;
-        self.nodes[node].data.lose_power(&mut self.rng);
+        let script = self.script.as_mut().map(|script| script.power_lost(node));
+        match script {
+            Some(keep) => self.nodes[node].data.lose_power_but(|block| keep.keeps(block)),
+            None => self.nodes[node].data.lose_power(&mut self.rng),
+        }
         self.nodes[node].reboot(&mut self.rng);
     }
 
     fn noticed(&mut self, node: usize, notice: &Notice) {
         self.log(|| format!("server{}: {notice:?}", node + 1));
+        if let Some(script) = &mut self.script {
+            script.noticed(node, notice);
+        }
         if matches!(notice, Notice::SessionOpened { .. } | Notice::Broke) {
             self.nodes[node].resumed = false;
         }
@@ -509,10 +577,13 @@ impl World {
                 (RequestOp::Write(payload(extent, stamp)), AppOp::Write(stamp, fua), extent)
             }
         };
-        self.nodes[node].requests.insert(id, waits);
+        self.request(node, waits, Request { id, op, extent, fua });
+    }
+
+    pub(crate) fn request(&mut self, node: usize, waits: AppOp, request: Request) {
+        self.nodes[node].requests.insert(request.id, waits);
         let incarnation = self.nodes[node].incarnation;
-        let request = Request { id, op, extent, fua };
-        self.nodes[node].orders.insert(id, (request.clone(), incarnation));
+        self.nodes[node].orders.insert(request.id, (request.clone(), incarnation));
         self.tell(node, incarnation, Event::Request(request));
     }
 
@@ -526,6 +597,9 @@ impl World {
             self.fail(format!("server{}: request {} answered twice", node + 1, id.0));
             return;
         };
+        if let Some(script) = &mut self.script {
+            script.answered(id, &result);
+        }
         self.nodes[node].orders.remove(&id);
         // A device that outlived its agent may show what a peer that took over has replaced.
         let outrun = self.nodes[node].device && self.oracle.lone[1 - node];
