@@ -123,6 +123,9 @@ pub struct MirrorStatus {
     pub size: u64,
     /// Logical block size of the mirror in bytes; 0 = not constructed.
     pub block: u32,
+    /// An operator keeps the servers apart (`--break`), as far as this server knows.
+    #[serde(default)]
+    pub separated: bool,
     /// Both sides are active.
     pub both_active: bool,
     /// Nothing can be lost by choosing: only `--force` helps.

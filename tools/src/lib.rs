@@ -9,5 +9,6 @@ pub mod clpmdstat;
 pub mod layout;
 pub mod out;
 pub mod partition;
+pub mod rwait;
 pub mod watch;
 pub mod wipe;

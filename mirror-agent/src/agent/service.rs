@@ -42,6 +42,12 @@ fn sentence(done: Done, mirror: &str) -> String {
         Done::RecoveryCancelled => {
             format!("The recovery of {mirror} was stopped; what was copied stays copied.")
         }
+        Done::Separated => format!(
+            "The servers of {mirror} are kept apart from now on, and the standby gets nothing more; to end it: clpmdctrl --recovery {mirror}"
+        ),
+        Done::Rejoining => format!(
+            "The servers of {mirror} are not kept apart any more; what differs is recovered as soon as they are in contact: clpmdctrl --rwait {mirror}"
+        ),
         Done::ForcedWithCopy => {
             format!(
                 "This server's data is the latest of {mirror} now, and all of it is being copied; {follow}"
@@ -85,6 +91,9 @@ impl Agent {
             }
             Request::Cancel { mirror } => {
                 self.command(&mirror, Operation::Cancel, Command::CancelRecovery).await
+            }
+            Request::Separate { mirror } => {
+                self.command(&mirror, Operation::Separate, Command::Separate).await
             }
             Request::PeerDown { mirror } => {
                 self.command(&mirror, Operation::Activate, Command::PeerDown).await

@@ -76,6 +76,11 @@ pub enum Request {
         /// Its name.
         mirror: String,
     },
+    /// Keep the servers apart.
+    Separate {
+        /// Its name.
+        mirror: String,
+    },
     /// `server` holds the latest data.
     Force {
         /// Name of the server.

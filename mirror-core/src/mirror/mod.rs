@@ -117,6 +117,8 @@ pub struct Mirror {
     vouched_peer_down: bool,
     wants_recovery: bool,
     cancelled: bool,
+    /// The operator keeps the servers apart (`--break`).
+    apart: bool,
     device_failed: bool,
     /// The device fails its requests until it is closed, though its disk is good.
     shut: bool,
@@ -170,6 +172,7 @@ impl Mirror {
             vouched_peer_down: false,
             wants_recovery: false,
             cancelled: false,
+            apart: false,
             last_verdict: None,
             last_peer: None,
             last_write: None,

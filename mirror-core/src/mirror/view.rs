@@ -1,6 +1,7 @@
 //! Status: what this side knows of both (manual §11.10.2-3).
 
 use super::Mirror;
+use super::agree::are_apart;
 use super::copying::kind_of;
 use super::link::Link;
 use super::session::Role;
@@ -80,6 +81,7 @@ impl Mirror {
             verdict: self.last_verdict.map(|v| v.row.name().to_owned()),
             size: self.meta.record.size,
             block: self.meta.record.block,
+            separated: self.is_separated(),
             both_active,
             needs_force: self.needs_force(),
         }
@@ -92,6 +94,11 @@ impl Mirror {
             Link::Parked(_) => LinkStatus::Parked,
             Link::Session(_) => LinkStatus::Session,
         }
+    }
+
+    fn is_separated(&self) -> bool {
+        let told = matches!(&self.link, Link::Parked(p) if are_apart(&p.mine, &p.theirs));
+        self.apart || told
     }
 
     fn needs_force(&self) -> bool {

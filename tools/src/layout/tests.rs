@@ -42,6 +42,7 @@ fn report(phase: Phase, sides: [SideStatus; 2]) -> MirrorReport {
             verdict: None,
             block: 512,
             size: 1 << 30,
+            separated: false,
             both_active: false,
             needs_force: false,
         },
