@@ -121,34 +121,12 @@ fn too_long(client: &mut Client, mirror: &str, limit: u64, cancel: bool) -> Fail
 #[cfg(test)]
 mod tests {
     use super::{Seen, look};
-    use mirror_core::status::{Color, LinkStatus, MirrorStatus, Phase, SideStatus};
+    use crate::fixture::{report, side};
+    use mirror_core::status::{Color, LinkStatus, MirrorStatus, Phase};
 
     fn status(phase: Phase, link: LinkStatus) -> MirrorStatus {
-        let side = SideStatus {
-            color: Color::Green,
-            active: None,
-            last_update: None,
-            break_time: None,
-            disk_error: None,
-            marked_regions: None,
-            difference_percent: None,
-            generation: None,
-        };
-        MirrorStatus {
-            phase,
-            sides: [side.clone(), side],
-            local: 0,
-            total_difference_percent: 0,
-            recovery: None,
-            link,
-            session: 1,
-            verdict: None,
-            size: 1 << 30,
-            block: 512,
-            separated: false,
-            both_active: false,
-            needs_force: false,
-        }
+        let sides = [side(Color::Green), side(Color::Green)];
+        MirrorStatus { link, ..report(phase, sides).status }
     }
 
     #[test]

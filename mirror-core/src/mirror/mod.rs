@@ -208,6 +208,12 @@ impl Mirror {
         self.view(now)
     }
 
+    /// Where this side has what the other may lack; at most `limit` ranges are named.
+    #[must_use]
+    pub fn marked(&self, limit: usize) -> crate::status::Marked {
+        self.marked_places(limit)
+    }
+
     /// The record as it is to be; what is durable may be one update behind.
     #[must_use]
     pub fn record(&self) -> &Record {
