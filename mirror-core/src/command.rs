@@ -20,6 +20,9 @@ pub enum Command {
     Recover,
     /// Stop a running recovery; what was copied stays copied.
     CancelRecovery,
+    /// Keep the servers apart on purpose (`--break`): no session until [`Command::Recover`] or
+    /// [`Command::Force`] on either side, or until the agent starts anew.
+    Separate,
     /// This side is declared to hold the latest data.
     Force {
         /// What another path says about the peer being active, if it works.
@@ -62,6 +65,10 @@ pub enum Done {
     NothingToRecover,
     /// The recovery was stopped.
     RecoveryCancelled,
+    /// The servers stay apart from now on.
+    Separated,
+    /// They no longer do; what differs is recovered once they are in contact.
+    Rejoining,
     /// This side is the latest; a full copy to the peer begins.
     ForcedWithCopy,
     /// This side is the latest; there is no peer to copy to now.

@@ -200,6 +200,10 @@ pub struct Card {
     pub uninterrupted: bool,
     /// An operator or the configuration wants a recovery to run, if one is needed.
     pub wants_recovery: bool,
+    /// An operator keeps the servers apart: no session, whatever the verdict is.
+    pub apart: bool,
+    /// An operator has asked for a recovery since, which ends that on both sides.
+    pub rejoins: bool,
     /// Usable bytes of the data partition.
     pub capacity: u64,
     /// Logical block size of the data partition in bytes.

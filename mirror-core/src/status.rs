@@ -51,6 +51,26 @@ pub struct SideStatus {
     pub generation: Option<String>,
 }
 
+/// Where a side has what the other lacks, or may lack.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Marked {
+    /// Bytes in all, in whole regions of 64 KiB.
+    pub bytes: u64,
+    /// The ranges in order of place, neighbours joined; only the first ones if there are many.
+    pub ranges: Vec<Range>,
+    /// Ranges that are not listed.
+    pub more: u64,
+}
+
+/// A range of a mirror, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Range {
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
 /// What kind of copy runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -123,6 +143,9 @@ pub struct MirrorStatus {
     pub size: u64,
     /// Logical block size of the mirror in bytes; 0 = not constructed.
     pub block: u32,
+    /// An operator keeps the servers apart (`--break`), as far as this server knows.
+    #[serde(default)]
+    pub separated: bool,
     /// Both sides are active.
     pub both_active: bool,
     /// Nothing can be lost by choosing: only `--force` helps.

@@ -32,14 +32,24 @@ impl Common {
     }
 }
 
-/// Turns the single-dash long options of the manual (`-nomount`) into what the parser knows. Only
+/// Long options that the manuals write with a single dash.
+const MANUAL: [&str; 3] = ["-nomount", "-timeout", "-rcancel"];
+
+/// Turns the single-dash long options of the manuals (`-nomount`) into what the parser knows. Only
 /// whole words before a `--` are touched.
 pub fn manual_options(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut rest = false;
     args.into_iter()
         .map(|arg| {
             rest |= arg == "--";
-            if !rest && arg == "-nomount" { OsString::from("--nomount") } else { arg }
+            let known = !rest && MANUAL.iter().any(|&option| arg == option);
+            if known {
+                let mut long = OsString::from("-");
+                long.push(arg);
+                long
+            } else {
+                arg
+            }
         })
         .collect()
 }

@@ -2,6 +2,7 @@
 
 use crate::cli::{Common, ask, unexpected};
 use crate::out::{EXIT_CODES, Failure};
+use crate::rwait;
 use clap::{ArgGroup, Parser};
 use mirror_agent::ctl::{Request, Response};
 use mirror_agent::messages::MdCode;
@@ -13,7 +14,9 @@ Examples:
   clpmdctrl --active -nomount md1      open it only, for example for mkfs /dev/NMP1
   clpmdctrl --deactive md1             unmount and close it
   clpmdctrl --recovery md1             start the recovery; follow it with clpmdstat
+  clpmdctrl --rwait md1 -timeout 600   wait until it has ended, ten minutes at most
   clpmdctrl --cancel md1               stop it; what was copied stays copied
+  clpmdctrl --break md1                keep the servers apart until --recovery
   clpmdctrl --force server1 md1        server1 holds the latest data: the other's is given up
   clpmdctrl --active --peer-down md1   the other server is off and wrote nothing alone
 
@@ -24,31 +27,43 @@ its own clock; if the clocks differ, the later time need not be the later data."
 /// Operate the mirror disks of this server
 #[derive(Parser, Debug)]
 #[command(name = "clpmdctrl", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
-#[command(group = ArgGroup::new("what").args(["active", "deactive", "recovery", "force", "cancel", "peer_down"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("what").args(["active", "deactive", "recovery", "force", "cancel", "separate", "rwait", "peer_down"]).required(true).multiple(true))]
 pub struct Args {
     /// Open the mirror disk for I/O on this server, and mount it
-    #[arg(short, long, conflicts_with_all = ["deactive", "recovery", "force", "cancel"])]
+    #[arg(short, long, conflicts_with_all = ["deactive", "recovery", "force", "cancel", "separate", "rwait"])]
     pub active: bool,
     /// Unmount and close it
-    #[arg(short, long, conflicts_with_all = ["recovery", "force", "cancel", "peer_down"])]
+    #[arg(short, long, conflicts_with_all = ["recovery", "force", "cancel", "separate", "rwait", "peer_down"])]
     pub deactive: bool,
     /// Start a recovery in the direction that the states dictate
-    #[arg(short, long, conflicts_with_all = ["force", "cancel", "peer_down"])]
+    #[arg(short, long, conflicts_with_all = ["force", "cancel", "separate", "rwait", "peer_down"])]
     pub recovery: bool,
     /// Declare that <SERVER> holds the latest data; the other server's changes are given up
-    #[arg(short, long, conflicts_with_all = ["cancel", "peer_down"])]
+    #[arg(short, long, conflicts_with_all = ["cancel", "separate", "rwait", "peer_down"])]
     pub force: bool,
     /// Stop a running recovery
-    #[arg(short, long, conflicts_with_all = ["peer_down"])]
+    #[arg(short, long, conflicts_with_all = ["separate", "rwait", "peer_down"])]
     pub cancel: bool,
+    /// Keep the servers apart: the standby gets nothing more until --recovery
+    #[arg(short = 'b', long = "break", conflicts_with_all = ["rwait", "peer_down"])]
+    pub separate: bool,
+    /// Wait until no recovery runs; fails if the mirror is not whole then
+    #[arg(short = 'w', long, conflicts_with_all = ["peer_down"])]
+    pub rwait: bool,
+    /// With --rwait: give up after so many seconds (also: -timeout) [default: never]
+    #[arg(long, value_name = "SECONDS", requires = "rwait", conflicts_with_all = ["active", "deactive", "recovery", "force", "cancel", "separate", "peer_down"], value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub timeout: Option<u64>,
+    /// With --rwait: when giving up, stop the recovery (also: -rcancel)
+    #[arg(long, requires = "timeout")]
+    pub rcancel: bool,
     /// With --active: do not mount (also: -nomount)
-    #[arg(long, requires = "active", conflicts_with_all = ["deactive", "recovery", "force", "cancel"])]
+    #[arg(long, requires = "active", conflicts_with_all = ["deactive", "recovery", "force", "cancel", "separate", "rwait"])]
     pub nomount: bool,
     /// You vouch that the other server is off and wrote nothing alone; alone or with --active
     #[arg(long)]
     pub peer_down: bool,
     /// With --force: do not ask
-    #[arg(short, long, requires = "force", conflicts_with_all = ["active", "deactive", "recovery", "cancel", "peer_down"])]
+    #[arg(short, long, requires = "force", conflicts_with_all = ["active", "deactive", "recovery", "cancel", "separate", "rwait", "peer_down"])]
     pub yes: bool,
     /// <MD>, or with --force: <SERVER> <MD>
     #[arg(value_name = "NAME", required = true, num_args = 1..=2)]
@@ -79,6 +94,8 @@ pub fn request(args: &Args) -> Result<Request, Failure> {
         a if a.deactive => Request::Deactivate { mirror },
         a if a.recovery => Request::Recover { mirror },
         a if a.cancel => Request::Cancel { mirror },
+        a if a.separate => Request::Separate { mirror },
+        a if a.rwait => Request::Status { mirror: Some(mirror) },
         _ => Request::PeerDown { mirror },
     })
 }
@@ -130,6 +147,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let request = request(args)?;
     confirm(args, &request)?;
     let mut client = args.common.connect()?;
+    if args.rwait {
+        return rwait::run(&mut client, &args.names[0], args.timeout, args.rcancel);
+    }
     match ask(&mut client, request)? {
         Response::Done(text) => Ok(writeln!(io::stdout().lock(), "{text}")?),
         _ => Err(unexpected()),
@@ -175,6 +195,13 @@ mod tests {
             ("clpmdctrl server1 md1 --force", force),
             ("clpmdctrl --cancel md1", Some(Request::Cancel { mirror: md1() })),
             ("clpmdctrl -c md1", Some(Request::Cancel { mirror: md1() })),
+            ("clpmdctrl --break md1", Some(Request::Separate { mirror: md1() })),
+            ("clpmdctrl -b md1", Some(Request::Separate { mirror: md1() })),
+            (
+                "clpmdctrl --rwait md1 -timeout 5 -rcancel",
+                Some(Request::Status { mirror: Some(md1()) }),
+            ),
+            ("clpmdctrl -w md1", Some(Request::Status { mirror: Some(md1()) })),
             ("clpmdctrl --peer-down md1", Some(Request::PeerDown { mirror: md1() })),
         ] {
             assert_eq!(parse(line), want, "{line}");
@@ -195,6 +222,10 @@ mod tests {
             "clpmdctrl --recovery --peer-down md1",
             "clpmdctrl --force --peer-down server1 md1",
             "clpmdctrl --active --yes md1",
+            "clpmdctrl --break --recovery md1",
+            "clpmdctrl --rwait --rcancel md1",
+            "clpmdctrl --recovery --timeout 5 md1",
+            "clpmdctrl --rwait md1 --timeout 0",
         ] {
             assert_eq!(parse(line), None, "{line}");
         }

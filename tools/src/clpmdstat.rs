@@ -15,6 +15,7 @@ Examples:
   clpmdstat --mirror md1            state of md1
   clpmdstat --mirror md1 --watch    follow a recovery
   clpmdstat --active md1            which server serves md1
+  clpmdstat --explain md1           the state in plain words, and the one safe next command
   clpmdstat -l                      names of the mirror disks
   clpmdstat --json                  everything, for programs
 
@@ -34,7 +35,10 @@ pub struct Args {
     /// Which server serves this mirror disk
     #[arg(short, long, value_name = "MD", conflicts_with_all = ["json"])]
     pub active: Option<String>,
-    /// One JSON object (with --mirror) or array
+    /// What state it is in, how it got there, what is at risk, and what to do
+    #[arg(short, long, value_name = "MD", conflicts_with_all = ["mirror", "list", "active", "watch"])]
+    pub explain: Option<String>,
+    /// One JSON object (with --mirror or --explain) or array
     #[arg(long)]
     pub json: bool,
     /// Show the state again every second until interrupted, with a progress bar on a terminal
@@ -55,6 +59,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     if args.list {
         return list(&mut client, args.json, &mut out);
     }
+    if let Some(name) = &args.explain {
+        return explain(&mut client, name, args.json, &mut out);
+    }
     if args.watch {
         drop(out);
         return watch::run(&mut client, args.mirror.as_deref());
@@ -66,6 +73,23 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         reports.iter().map(layout::active).collect()
     } else {
         states(&reports)
+    };
+    Ok(out.write_all(text.as_bytes())?)
+}
+
+fn explain(
+    client: &mut Client,
+    name: &str,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let request = Request::Explain { mirror: name.to_owned() };
+    let Response::Story(story) = ask(client, request)? else { return Err(unexpected()) };
+    let text = if json {
+        let text = serde_json::to_string_pretty(&story).map_err(io::Error::from)?;
+        format!("{text}\n")
+    } else {
+        crate::explain::story(&story, &TimeZone::system())
     };
     Ok(out.write_all(text.as_bytes())?)
 }

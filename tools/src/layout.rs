@@ -99,7 +99,7 @@ fn long_rows(report: &MirrorReport, zone: &TimeZone) -> Vec<Row> {
     rows
 }
 
-fn time(seconds: Option<i64>, zone: &TimeZone) -> String {
+pub(crate) fn time(seconds: Option<i64>, zone: &TimeZone) -> String {
     seconds.and_then(|s| Timestamp::from_second(s).ok()).map_or(NONE.to_owned(), |t| {
         t.to_zoned(zone.clone()).strftime("%Y/%m/%d %H:%M:%S").to_string()
     })

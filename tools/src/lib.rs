@@ -6,8 +6,12 @@ pub mod clpmdchng;
 pub mod clpmdctrl;
 pub mod clpmdinit;
 pub mod clpmdstat;
+pub mod explain;
+#[cfg(test)]
+mod fixture;
 pub mod layout;
 pub mod out;
 pub mod partition;
+pub mod rwait;
 pub mod watch;
 pub mod wipe;

@@ -50,7 +50,7 @@ fn draw(all: &[MirrorReport], text: &str) -> Result<(), Failure> {
 
 /// A bar that shows the state of `recovery`. It is not finished: an unfinished copy is never
 /// drawn as complete.
-fn bar(name: &str, recovery: &RecoveryStatus) -> ProgressBar {
+pub(crate) fn bar(name: &str, recovery: &RecoveryStatus) -> ProgressBar {
     let style =
         ProgressStyle::with_template("{prefix} [{wide_bar}] {bytes}/{total_bytes} {percent}%")
             .unwrap_or_else(|_| ProgressStyle::default_bar())

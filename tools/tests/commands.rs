@@ -151,6 +151,7 @@ fn report(name: &str) -> MirrorReport {
             verdict: None,
             block: 512,
             size: 1 << 30,
+            separated: false,
             both_active: false,
             needs_force: false,
         },

@@ -47,6 +47,7 @@ async fn driver_events(
         while own.try_join_next().is_some() {}
         match event {
             DriverEvent::Notice(notice) => {
+                mirror.history.hear(&notice);
                 for e in events_of(&notice, mirror.config.nmp, &mirror.device) {
                     agent.events.log(e);
                 }
@@ -55,6 +56,7 @@ async fn driver_events(
                 }
             }
             DriverEvent::DeviceFailed => {
+                mirror.history.note("the device fails all requests since then", None);
                 agent.events.log(Event::driver(driver::FAILED, mirror.config.nmp, &[]));
                 tracing::error!("Next: clpmdctrl --deactive {}", mirror.config.name);
             }

@@ -6,6 +6,7 @@
 //! is undone, because undoing what is not there succeeds: so nothing is left behind when a step is
 //! interrupted, and a step that cannot be undone is tried again by a later deactivation.
 
+use super::history::History;
 use super::parts::{HostOps, MirrorHandle, Step, StepError};
 use crate::config::{FileSystem, MirrorConfig};
 use crate::ctl::{MirrorReport, Refused};
@@ -62,6 +63,8 @@ pub(super) struct Managed {
     host: Arc<dyn HostOps>,
     events: EventLog,
     stage: Mutex<Stage>,
+    /// For `clpmdstat --explain`.
+    pub(super) history: History,
     peer_view: std::sync::Mutex<Option<(Instant, MirrorReport)>>,
 }
 
@@ -87,7 +90,8 @@ impl Managed {
         let active = driver.status().await.is_some_and(|s| s.sides[local].active == Some(true));
         let stage = Mutex::new(if active { Stage::UP } else { Stage::DOWN });
         let peer_view = std::sync::Mutex::default();
-        Self { config, device, servers, local, driver, host, events, stage, peer_view }
+        let history = History::default();
+        Self { config, device, servers, local, driver, host, events, stage, history, peer_view }
     }
 
     fn has_fs(&self) -> bool {
@@ -155,7 +159,10 @@ impl Managed {
             return Err(refused);
         }
         match self.go_up(stage, how).await {
-            Ok(()) => Ok(self.activated_text(how)),
+            Ok(()) => {
+                self.history.note("it was activated on this server", None);
+                Ok(self.activated_text(how))
+            }
             Err(failed) => Err(self.undo(stage, failed).await),
         }
     }
@@ -249,7 +256,10 @@ impl Managed {
         }
         if stage.active {
             match self.driver.command(Command::Deactivate).await {
-                Ok(_) | Err(Refusal::NotActive) => stage.active = false,
+                Ok(_) | Err(Refusal::NotActive) => {
+                    stage.active = false;
+                    self.history.note("it was deactivated on this server", None);
+                }
                 Err(refusal) => {
                     let e = explain(Operation::Deactivate, refusal, self.parties());
                     return Err(StepError { code: e.code, message: e.message });

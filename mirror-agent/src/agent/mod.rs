@@ -5,6 +5,7 @@
 //! be opened does not keep the others from running; it answers every request with its reason.
 
 mod follow;
+mod history;
 mod managed;
 mod notify;
 mod parts;

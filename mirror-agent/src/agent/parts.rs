@@ -8,7 +8,7 @@ use crate::peer::{PeerAnswer, PeerError, PeerLink, PeerRequest};
 use crate::secret::Secret;
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::Notice;
-use mirror_core::status::MirrorStatus;
+use mirror_core::status::{Marked, MirrorStatus};
 use mirror_core::units::SessionNo;
 use std::fmt;
 use std::path::PathBuf;
@@ -43,6 +43,13 @@ pub trait MirrorHandle: Send + Sync + 'static {
 
     /// The state as of now; `None` if the driver has ended.
     fn status(&self) -> Answer<Option<MirrorStatus>>;
+
+    /// Where this side has what the other may lack, at most `limit` ranges by name; `None` if that
+    /// cannot be told.
+    fn marked(&self, limit: usize) -> Answer<Option<Marked>> {
+        let _ = limit;
+        Box::pin(async { None })
+    }
 
     /// Begins to serve requests; gives the socket or device that serves them.
     fn open_front_end(&self) -> Answer<Step<PathBuf>>;

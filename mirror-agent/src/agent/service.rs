@@ -2,7 +2,7 @@
 
 use super::managed::{How, Managed};
 use super::{Agent, Entry, report};
-use crate::ctl::{Answer, Refused, Request, Response, Service};
+use crate::ctl::{Answer, Refused, Request, Response, Service, Story};
 use crate::messages::{MdCode, Operation};
 use crate::peer::{PeerAnswer, PeerError, PeerRequest, PeerService};
 use mirror_core::command::{Command, Done};
@@ -42,6 +42,12 @@ fn sentence(done: Done, mirror: &str) -> String {
         Done::RecoveryCancelled => {
             format!("The recovery of {mirror} was stopped; what was copied stays copied.")
         }
+        Done::Separated => format!(
+            "The servers of {mirror} are kept apart from now on, and the standby gets nothing more; to end it: clpmdctrl --recovery {mirror}"
+        ),
+        Done::Rejoining => format!(
+            "The servers of {mirror} are not kept apart any more; what differs is recovered as soon as they are in contact: clpmdctrl --rwait {mirror}"
+        ),
         Done::ForcedWithCopy => {
             format!(
                 "This server's data is the latest of {mirror} now, and all of it is being copied; {follow}"
@@ -62,7 +68,23 @@ fn no_mirror(name: &str) -> Refused {
     }
 }
 
+/// Ranges that are named in a story; an answer has room for them.
+const RANGES: usize = 64;
+
 impl Agent {
+    /// What `clpmdstat --explain` tells. The other server is asked over the agents' link.
+    async fn story(&self, mirror: &Managed) -> Result<Story, Refused> {
+        let report = report::complete(mirror).await?;
+        let request = PeerRequest::Marked { mirror: mirror.config.name.clone() };
+        let theirs = match self.peer.ask(request).await {
+            Ok(PeerAnswer::Marked(marked)) => Some(marked),
+            _ => None,
+        };
+        let ours = mirror.driver.marked(RANGES).await;
+        let marked = if mirror.local == 0 { [ours, theirs] } else { [theirs, ours] };
+        Ok(Story { report, past: mirror.history.steps(), marked })
+    }
+
     async fn control(&self, request: Request) -> Result<Response, Refused> {
         match request {
             Request::Ping => Ok(Response::Pong {
@@ -73,6 +95,10 @@ impl Agent {
                 Ok(Response::List(self.config.mirrors.iter().map(|m| m.name.clone()).collect()))
             }
             Request::Status { mirror } => self.reports(mirror.as_deref()).await,
+            Request::Explain { mirror } => {
+                let story = self.story(self.managed(&mirror)?).await?;
+                Ok(Response::Story(Box::new(story)))
+            }
             Request::Activate { mirror, nomount, peer_down } => {
                 let how = How { nomount, peer_down, ..How::default() };
                 self.activate(self.managed(&mirror)?, how).await.map(Response::Done)
@@ -86,6 +112,9 @@ impl Agent {
             Request::Cancel { mirror } => {
                 self.command(&mirror, Operation::Cancel, Command::CancelRecovery).await
             }
+            Request::Separate { mirror } => {
+                self.command(&mirror, Operation::Separate, Command::Separate).await
+            }
             Request::PeerDown { mirror } => {
                 self.command(&mirror, Operation::Activate, Command::PeerDown).await
             }
@@ -94,7 +123,11 @@ impl Agent {
     }
 
     async fn command(&self, name: &str, op: Operation, c: Command) -> Result<Response, Refused> {
-        let done = self.managed(name)?.command(op, c).await?;
+        let mirror = self.managed(name)?;
+        let done = mirror.command(op, c).await?;
+        if done == Done::Separated {
+            mirror.history.note("an operator ordered the servers to be kept apart", None);
+        }
         Ok(Response::Done(sentence(done, name)))
     }
 
@@ -153,6 +186,7 @@ impl Agent {
     async fn force_here(&self, mirror: &Managed) -> Result<Response, Refused> {
         let peer_seen_active = self.peer_seen_active(mirror).await;
         let done = mirror.command(Operation::Force, Command::Force { peer_seen_active }).await?;
+        mirror.history.note("an operator declared this server's data to be the latest", None);
         Ok(Response::Done(sentence(done, &mirror.config.name)))
     }
 
@@ -191,6 +225,11 @@ impl Agent {
             PeerRequest::Ping => Ok(PeerAnswer::Pong(self.config.local().name.clone())),
             PeerRequest::Report { mirror } => {
                 Ok(PeerAnswer::Report(Box::new(report::own(self.managed(&mirror)?).await?)))
+            }
+            PeerRequest::Marked { mirror } => {
+                let mirror = self.managed(&mirror)?;
+                let marked = mirror.driver.marked(RANGES).await;
+                marked.map(PeerAnswer::Marked).ok_or_else(|| mirror.silent())
             }
             PeerRequest::IsActive { mirror } => {
                 let mirror = self.managed(&mirror)?;

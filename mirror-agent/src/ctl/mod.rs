@@ -12,7 +12,7 @@ pub use client::{Client, ClientError};
 pub use server::{Answer, CtlServer, Service};
 
 use crate::messages::MdCode;
-use mirror_core::status::MirrorStatus;
+use mirror_core::status::{Marked, MirrorStatus};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +87,11 @@ pub enum Request {
         /// Its name; absent = all.
         mirror: Option<String>,
     },
+    /// The state, how it came about, and what only one side has.
+    Explain {
+        /// Its name.
+        mirror: String,
+    },
     /// Open the device here, and mount it.
     Activate {
         /// Its name.
@@ -108,6 +113,11 @@ pub enum Request {
     },
     /// Stop a running recovery.
     Cancel {
+        /// Its name.
+        mirror: String,
+    },
+    /// Keep the servers apart.
+    Separate {
         /// Its name.
         mirror: String,
     },
@@ -140,6 +150,8 @@ pub enum Response {
     List(Vec<String>),
     /// The states asked for.
     Status(Vec<MirrorReport>),
+    /// The story asked for.
+    Story(Box<Story>),
     /// Done; the sentence says what.
     Done(String),
     /// Not done.
@@ -186,6 +198,31 @@ pub struct MirrorReport {
     pub status: MirrorStatus,
     /// The other side's part came over the agents' link, because the mirror connect is down.
     pub peer_by_agent: bool,
+}
+
+/// What `clpmdstat --explain` tells of a mirror.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Story {
+    /// Its state.
+    pub report: MirrorReport,
+    /// What happened on this server since its agent started, oldest first; not everything.
+    pub past: Vec<Past>,
+    /// Where each server has what the other lacks or may lack, in configuration order; absent if
+    /// that server could not be asked.
+    pub marked: [Option<Marked>; 2],
+}
+
+/// One step of what happened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Past {
+    /// When (the last time), seconds since 1970 UTC.
+    pub at: i64,
+    /// What.
+    pub what: String,
+    /// The row of the direction table that decided, if one did.
+    pub rule: Option<String>,
+    /// How often in a row.
+    pub times: u32,
 }
 
 #[cfg(test)]

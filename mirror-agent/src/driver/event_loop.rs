@@ -242,6 +242,9 @@ impl<M: Machine> EventLoop<M> {
                 Ok(Order::Status(answer)) => {
                     let _ = answer.send(self.machine.status(now)); // whoever asked may be gone
                 }
+                Ok(Order::Marked(limit, answer)) => {
+                    let _ = answer.send(self.machine.marked(limit)); // whoever asked may be gone
+                }
                 Ok(Order::OpenFrontEnd(spec, answer)) => {
                     let opened = self.open_front_end(&spec);
                     let _ = answer.send(opened); // whoever asked may be gone

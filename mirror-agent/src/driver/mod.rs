@@ -21,7 +21,7 @@ use kmod_shim::sys::Submitter;
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{Action, Event, Notice};
 use mirror_core::mirror::Mirror;
-use mirror_core::status::MirrorStatus;
+use mirror_core::status::{Marked, MirrorStatus};
 use mirror_core::units::{Millis, Now, SessionNo};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
@@ -44,6 +44,11 @@ pub trait Machine: Send + 'static {
     fn deadline(&self) -> Option<Millis>;
     /// What it shows of itself.
     fn status(&self, now: Now) -> MirrorStatus;
+    /// Where it has what the peer may lack, at most `limit` ranges by name.
+    fn marked(&self, limit: usize) -> Marked {
+        let _ = limit; // only a mirror has marks
+        Marked::default()
+    }
 }
 
 impl Machine for Mirror {
@@ -57,6 +62,10 @@ impl Machine for Mirror {
 
     fn status(&self, now: Now) -> MirrorStatus {
         Mirror::status(self, now)
+    }
+
+    fn marked(&self, limit: usize) -> Marked {
+        Mirror::marked(self, limit)
     }
 }
 
@@ -115,6 +124,7 @@ pub enum Report {
 enum Order {
     Command(Command, oneshot::Sender<Result<Done, Refusal>>),
     Status(oneshot::Sender<MirrorStatus>),
+    Marked(usize, oneshot::Sender<Marked>),
     OpenFrontEnd(FrontEndSpec, oneshot::Sender<io::Result<()>>),
     CloseFrontEnd(oneshot::Sender<()>),
     Stop,
@@ -139,6 +149,12 @@ impl Handle {
     #[must_use]
     pub fn status(&self) -> oneshot::Receiver<MirrorStatus> {
         self.order(Order::Status)
+    }
+
+    /// Asks where the mirror has what the peer may lack, at most `limit` ranges by name.
+    #[must_use]
+    pub fn marked(&self, limit: usize) -> oneshot::Receiver<Marked> {
+        self.order(|answer| Order::Marked(limit, answer))
     }
 
     /// Opens the front end; there is at most one.

@@ -18,6 +18,8 @@ pub enum Operation {
     Force,
     /// `--cancel`
     Cancel,
+    /// `--break`
+    Separate,
 }
 
 /// Names for the sentences.
@@ -55,6 +57,7 @@ pub fn explain(operation: Operation, refusal: Refusal, who: Parties<'_>) -> Expl
         Operation::Recover => "is not being recovered",
         Operation::Force => "was not forced",
         Operation::Cancel => "has no recovery to stop",
+        Operation::Separate => "was not separated",
     };
     Explained {
         event: event(operation, refusal, who.device),
@@ -87,7 +90,7 @@ fn event(operation: Operation, refusal: Refusal, device: &str) -> Option<Event> 
         Operation::Recover | Operation::Force => {
             recovery_reason(refusal).map(|r| Event::RecoveryFailed(r, device))
         }
-        Operation::Cancel => None,
+        Operation::Cancel | Operation::Separate => None,
     }
 }
 
@@ -184,6 +187,9 @@ fn next_step(operation: Operation, refusal: Refusal, who: Parties<'_>) -> String
         Refusal::NotConstructed => format!(
             "start the agent on both servers; the first construction runs by itself: clpmdstat --mirror {mirror} --watch; if only {local} has lost its cluster partition, on {peer}: clpmdctrl --recovery {mirror}"
         ),
+        Refusal::RecoveryRunning if operation == Operation::Separate => {
+            format!("clpmdctrl --rwait {mirror}, or clpmdctrl --cancel {mirror}")
+        }
         Refusal::Busy | Refusal::RecoveryRunning => {
             format!("wait, and follow it with: clpmdstat --mirror {mirror} --watch")
         }

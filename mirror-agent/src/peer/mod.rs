@@ -17,6 +17,7 @@ pub use frame::FRAME_MAX;
 pub use server::{PeerServer, PeerService, serve_stream};
 
 use crate::ctl::{MirrorReport, Response};
+use mirror_core::status::Marked;
 use mirror_core::units::SessionNo;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -35,6 +36,11 @@ pub enum PeerRequest {
     Ping,
     /// How do you see this mirror?
     Report {
+        /// Its name.
+        mirror: String,
+    },
+    /// Where do you have what this side may lack?
+    Marked {
         /// Its name.
         mirror: String,
     },
@@ -72,6 +78,8 @@ pub enum PeerAnswer {
     Pong(String),
     /// Its view.
     Report(Box<MirrorReport>),
+    /// There.
+    Marked(Marked),
     /// Serving it or not.
     Active(bool),
     /// What the forwarded command gave.

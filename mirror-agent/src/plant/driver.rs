@@ -7,7 +7,7 @@ use crate::driver::{FrontEndSpec, Handle};
 use kmod_shim::nbd::Export;
 use kmod_shim::ublk::device_path;
 use mirror_core::command::{Command, Done, Refusal};
-use mirror_core::status::MirrorStatus;
+use mirror_core::status::{Marked, MirrorStatus};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread::JoinHandle;
@@ -62,6 +62,11 @@ impl MirrorHandle for DriverHandle {
 
     fn status(&self) -> Answer<Option<MirrorStatus>> {
         let answer = self.handle.status();
+        Box::pin(async move { answer.await.ok() })
+    }
+
+    fn marked(&self, limit: usize) -> Answer<Option<Marked>> {
+        let answer = self.handle.marked(limit);
         Box::pin(async move { answer.await.ok() })
     }
 

@@ -88,6 +88,7 @@ impl Machine for Fake {
             verdict: None,
             block: 512,
             size: 0,
+            separated: false,
             both_active: false,
             needs_force: false,
         }

@@ -74,6 +74,11 @@ fn held_generation(record: &Record) -> Option<Generation> {
     }
 }
 
+/// An operator keeps the two apart, and nobody has asked for a recovery since.
+pub(super) fn are_apart(a: &Card, b: &Card) -> bool {
+    (a.apart || b.apart) && !a.rejoins && !b.rejoins
+}
+
 impl Mirror {
     pub(super) fn card(&self) -> Card {
         Card {
@@ -81,6 +86,8 @@ impl Mirror {
             active: self.active,
             uninterrupted: self.uninterrupted && !self.device_failed,
             wants_recovery: self.wants_recovery_now(),
+            apart: self.apart,
+            rejoins: self.wants_recovery,
             capacity: self.capacity,
             device_block: self.device_block,
             marked: self.meta.marks.as_ref().map_or(0, Marks::count),
@@ -171,6 +178,9 @@ impl Mirror {
         let (Some(verdict), Some((mine, theirs))) = (agree.verdict, agree.cards()) else {
             return false;
         };
+        if are_apart(mine, theirs) {
+            return false;
+        }
         match verdict.outcome {
             Outcome::Refuse => false,
             Outcome::InSync => true,
@@ -215,6 +225,7 @@ impl Mirror {
         self.resume.confirm();
         self.resume.settled();
         let beat = Beat { active: theirs.active, ..Beat::default() };
+        let separated = are_apart(&mine, &theirs);
         // An active target: the other side has gone on without this one.
         let apart = match verdict.row {
             Row::SplitBrain | Row::BothActive => true,
@@ -230,6 +241,8 @@ impl Mirror {
         self.link = Link::Parked(Box::new(Parked { mine, theirs, verdict, beat }));
         if apart && self.active && !self.alone_is_permitted() {
             self.shut_device();
+        } else if separated && self.active {
+            self.may_go_alone(); // the break is recorded with the order, not with the next write
         }
     }
 

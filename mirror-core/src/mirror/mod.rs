@@ -120,6 +120,8 @@ pub struct Mirror {
     vouched_peer_down: bool,
     wants_recovery: bool,
     cancelled: bool,
+    /// The operator keeps the servers apart (`--break`).
+    apart: bool,
     device_failed: bool,
     /// The device fails its requests until it is closed, though its disk is good.
     shut: bool,
@@ -173,6 +175,7 @@ impl Mirror {
             vouched_peer_down: false,
             wants_recovery: false,
             cancelled: false,
+            apart: false,
             last_verdict: None,
             last_peer: None,
             last_write: None,
@@ -206,6 +209,12 @@ impl Mirror {
     #[must_use]
     pub fn status(&self, now: Now) -> MirrorStatus {
         self.view(now)
+    }
+
+    /// Where this side has what the other may lack; at most `limit` ranges are named.
+    #[must_use]
+    pub fn marked(&self, limit: usize) -> crate::status::Marked {
+        self.marked_places(limit)
     }
 
     /// The record as it is to be; what is durable may be one update behind.

@@ -145,6 +145,10 @@ impl Mirror {
                 let result = self.cancel_recovery();
                 self.reply(id, result);
             }
+            Command::Separate => {
+                let result = self.separate();
+                self.reply(id, result);
+            }
             Command::Force { .. } if self.operator.forcing.is_some() => {
                 self.reply(id, Err(Refusal::Busy));
             }
@@ -498,6 +502,12 @@ impl Mirror {
 
     fn recover(&mut self) -> Result<Done, Refusal> {
         let refusal = match &self.link {
+            Link::Down { .. } if self.apart => {
+                self.apart = false;
+                self.cancelled = false;
+                self.wants_recovery = true;
+                return Ok(Done::Rejoining);
+            }
             Link::Down { .. } => Some(Refusal::NoContact),
             Link::Agree(_) => Some(Refusal::Busy),
             Link::Parked(parked) => refusal_of(parked.verdict.row, parked.verdict.outcome),
@@ -517,6 +527,23 @@ impl Mirror {
             self.agree_anew("a recovery was asked for");
         }
         Ok(Done::RecoveryStarted)
+    }
+
+    /// Parts the servers on purpose. Contact stays, so that each knows of the other.
+    fn separate(&mut self) -> Result<Done, Refusal> {
+        match &self.link {
+            Link::Agree(_) => return Err(Refusal::Busy),
+            Link::Session(session) if session.copying.is_some() || session.target.is_some() => {
+                return Err(Refusal::RecoveryRunning);
+            }
+            Link::Session(_) | Link::Parked(_) | Link::Down { .. } => {}
+        }
+        self.apart = true;
+        self.wants_recovery = false;
+        if self.in_contact() {
+            self.agree_anew("the operator keeps the servers apart");
+        }
+        Ok(Done::Separated)
     }
 
     fn cancel_recovery(&mut self) -> Result<Done, Refusal> {

@@ -96,6 +96,7 @@ impl Mirror {
         self.alone = Alone::No;
         self.was_active = false;
         self.wants_recovery = false;
+        self.apart = false;
         self.vouched_peer_down = false;
         self.resume.confirm();
         let Some(session) = self.session() else { return };

@@ -1,14 +1,17 @@
 //! Status: what this side knows of both (manual §11.10.2-3).
 
 use super::Mirror;
+use super::agree::are_apart;
 use super::copying::kind_of;
 use super::link::Link;
 use super::session::Role;
 use crate::direction::{Outcome, Row};
 use crate::marks::Marks;
 use crate::record::Record;
-use crate::status::{Color, LinkStatus, MirrorStatus, Phase, RecoveryStatus, SideStatus};
-use crate::units::{Now, regions_in};
+use crate::status::{
+    Color, LinkStatus, Marked, MirrorStatus, Phase, Range, RecoveryStatus, SideStatus,
+};
+use crate::units::{Extent, Now, REGION_BYTES, regions_in};
 use crate::wire::Beat;
 
 /// Share of `marked` regions in a mirror of `size` bytes, in percent, rounded up.
@@ -23,6 +26,10 @@ fn percent_up(marked: u32, size: u64) -> u8 {
 
 fn time(seconds: i64) -> Option<i64> {
     (seconds != 0).then_some(seconds)
+}
+
+fn place(extent: Extent) -> Range {
+    Range { offset: extent.offset, len: extent.len }
 }
 
 impl Mirror {
@@ -80,9 +87,38 @@ impl Mirror {
             verdict: self.last_verdict.map(|v| v.row.name().to_owned()),
             size: self.meta.record.size,
             block: self.meta.record.block,
+            separated: self.is_separated(),
             both_active,
             needs_force: self.needs_force(),
         }
+    }
+
+    /// The marked places of this side, the first `limit` ranges by name.
+    pub(super) fn marked_places(&self, limit: usize) -> Marked {
+        let size = self.meta.record.size;
+        let mut marked = Marked::default();
+        let whole = Extent::new(0, size);
+        if self.meta.record.owes_all {
+            return Marked { bytes: size, ranges: vec![place(whole)], more: 0 };
+        }
+        let Some(marks) = &self.meta.marks else { return marked };
+        let mut next = marks.next_wanted(0);
+        while let Some(first) = next {
+            let mut end = first + 1;
+            while end < marks.regions() && marks.wanted().get(end) {
+                end += 1;
+            }
+            let offset = u64::from(first) * REGION_BYTES;
+            let len = (u64::from(end) * REGION_BYTES).min(size) - offset;
+            marked.bytes += len;
+            if marked.ranges.len() < limit {
+                marked.ranges.push(place(Extent::new(offset, len)));
+            } else {
+                marked.more += 1;
+            }
+            next = marks.next_wanted(end);
+        }
+        marked
     }
 
     fn link_status(&self) -> LinkStatus {
@@ -92,6 +128,11 @@ impl Mirror {
             Link::Parked(_) => LinkStatus::Parked,
             Link::Session(_) => LinkStatus::Session,
         }
+    }
+
+    fn is_separated(&self) -> bool {
+        let told = matches!(&self.link, Link::Parked(p) if are_apart(&p.mine, &p.theirs));
+        self.apart || told
     }
 
     fn needs_force(&self) -> bool {

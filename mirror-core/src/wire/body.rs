@@ -27,7 +27,9 @@ const DISK_ERROR: u16 = 1 << 10;
 const HAS_FORCED_AT: u16 = 1 << 11;
 const HAS_INCONSISTENT: u16 = 1 << 12;
 const INCONSISTENT_ALL: u16 = 1 << 13;
-const CARD_BITS: u16 = (1 << 14) - 1;
+const CARD_APART: u16 = 1 << 14;
+const CARD_REJOINS: u16 = 1 << 15;
+const CARD_BITS: u16 = u16::MAX;
 
 // Bits of a beat.
 const BEAT_ACTIVE: u16 = 1 << 0;
@@ -65,6 +67,8 @@ pub(super) fn decode_card(bytes: &[u8]) -> Result<Card, FrameError> {
         active: bits & CARD_ACTIVE != 0,
         uninterrupted: bits & CARD_UNINTERRUPTED != 0,
         wants_recovery: bits & CARD_WANTS_RECOVERY != 0,
+        apart: bits & CARD_APART != 0,
+        rejoins: bits & CARD_REJOINS != 0,
         capacity,
         device_block,
         marked,
@@ -77,6 +81,8 @@ fn card_bits(card: &Card) -> u16 {
         (card.active, CARD_ACTIVE),
         (card.uninterrupted, CARD_UNINTERRUPTED),
         (card.wants_recovery, CARD_WANTS_RECOVERY),
+        (card.apart, CARD_APART),
+        (card.rejoins, CARD_REJOINS),
         (record.session_open, SESSION_OPEN),
         (record.active, ACTIVE),
         (record.peer_active, PEER_ACTIVE),

@@ -19,6 +19,8 @@ pub(crate) fn blank(side: Side) -> Card {
         active: false,
         uninterrupted: false,
         wants_recovery: false,
+        apart: false,
+        rejoins: false,
         capacity: SIZE,
         device_block: 512,
         marked: 0,

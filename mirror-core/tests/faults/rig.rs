@@ -201,6 +201,8 @@ impl Rig {
             active: false,
             uninterrupted: true,
             wants_recovery: true,
+            apart: false,
+            rejoins: false,
             capacity: SIZE,
             device_block: 512,
             marked: 0,

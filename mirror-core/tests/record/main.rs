@@ -150,3 +150,40 @@ fn a_standby_that_stops_adopts_nothing() {
     assert_eq!(second.said, ["Ok(Stopped)"]);
     assert!(second.record().behind && second.record().inconsistent.is_some());
 }
+
+/// `--break`: two equal sides open no session while one of them keeps them apart, the active one
+/// records the break at once, and `--recovery` on either ends it.
+#[test]
+fn separated_sides_open_no_session_until_a_recovery_is_asked_for() {
+    let opens = |apart: (bool, bool), rejoins: (bool, bool)| {
+        let mut first = Rig::new(constructed(Side::First));
+        let mut theirs = Rig::new(constructed(Side::Second)).card();
+        theirs.apart = apart.1;
+        theirs.rejoins = rejoins.1;
+        first.connect();
+        if apart.0 {
+            first.agree_with(theirs.clone());
+            first.receive(0, Message::Offer { session: SessionNo(11) });
+            first.receive(0, Message::Opened { session: SessionNo(11) });
+            first.command(Command::Separate);
+            first.connect();
+        }
+        first.agree_with(theirs);
+        if rejoins.0 {
+            first.command(Command::Recover);
+            first.connect();
+            let mut theirs = Rig::new(constructed(Side::Second)).card();
+            theirs.apart = apart.1;
+            first.agree_with(theirs);
+        }
+        let before = first.record().session;
+        first.receive(0, Message::Offer { session: SessionNo(before.0 + 1) });
+        first.record().session.0 > before.0
+    };
+    assert!(opens((false, false), (false, false)));
+    assert!(!opens((false, true), (false, false)));
+    assert!(!opens((true, false), (false, false)));
+    assert!(opens((false, true), (false, true)));
+    assert!(opens((false, true), (true, false)));
+    assert!(opens((true, false), (true, false)));
+}

@@ -15,6 +15,8 @@ fn card(record: Record, capacity: u64, marks: Option<&Marks>) -> Card {
         active: false,
         uninterrupted: false,
         wants_recovery: true,
+        apart: false,
+        rejoins: false,
         capacity,
         device_block: 4096,
         marked: marks.map_or(0, Marks::count),

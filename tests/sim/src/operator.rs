@@ -149,6 +149,9 @@ impl World {
             let command = if cancel { Command::CancelRecovery } else { Command::Recover };
             self.command_if_up(node, command, Pending::Operator);
         }
+        if self.rng.chance(options.separate) {
+            self.command_if_up(node, Command::Separate, Pending::Operator);
+        }
         if self.rng.chance(options.force) && !self.nodes[node].restored {
             let command = Command::Force { peer_seen_active: self.seen_active(node) };
             self.command_if_up(node, command, Pending::Force);

@@ -27,6 +27,8 @@ pub struct Options {
     pub switch: u64,
     /// `--recovery` and `--cancel`.
     pub recovery: u64,
+    /// `--break`.
+    pub separate: u64,
     /// Operations on a data partition that fail, in 100 000 (only on one server of a run).
     pub data_error: u64,
     /// Writes to a cluster partition that fail, in 100 000 (only on that server).
@@ -78,6 +80,7 @@ impl Options {
             force: 15,
             switch: 300,
             recovery: 60,
+            separate: 10,
             data_error: 0,
             meta_error: 0,
             hang: 0,
@@ -121,7 +124,7 @@ impl Options {
     }
 
     /// The kinds of faults, by the name on the command line.
-    pub fn kinds(&mut self) -> [(&'static str, &mut u64); 26] {
+    pub fn kinds(&mut self) -> [(&'static str, &mut u64); 27] {
         [
             ("kill", &mut self.kill),
             ("survive", &mut self.survive),
@@ -134,6 +137,7 @@ impl Options {
             ("force", &mut self.force),
             ("switch", &mut self.switch),
             ("recovery", &mut self.recovery),
+            ("separate", &mut self.separate),
             ("data-error", &mut self.data_error),
             ("meta-error", &mut self.meta_error),
             ("hang", &mut self.hang),

@@ -1,52 +1,13 @@
 //! Every layout to the letter.
 
 use super::{active, clock, state};
+use crate::fixture::{report, side};
 use jiff::tz::{TimeZone, offset};
 use mirror_agent::ctl::MirrorReport;
-use mirror_core::status::{
-    Color, CopyKind, LinkStatus, MirrorStatus, Phase, RecoveryStatus, SideStatus,
-};
-
-fn side(color: Color) -> SideStatus {
-    SideStatus {
-        color,
-        active: Some(false),
-        last_update: None,
-        break_time: None,
-        disk_error: Some(false),
-        marked_regions: Some(0),
-        difference_percent: None,
-        generation: None,
-    }
-}
+use mirror_core::status::{Color, CopyKind, Phase, RecoveryStatus, SideStatus};
 
 fn unknown() -> SideStatus {
     SideStatus { active: None, disk_error: None, marked_regions: None, ..side(Color::Gray) }
-}
-
-fn report(phase: Phase, sides: [SideStatus; 2]) -> MirrorReport {
-    MirrorReport {
-        name: "md1".to_owned(),
-        device: "/dev/NMP1".to_owned(),
-        mount_point: Some("/mnt/nmp1".to_owned()),
-        mounted: Some(false),
-        servers: ["server1".to_owned(), "server2".to_owned()],
-        status: MirrorStatus {
-            phase,
-            sides,
-            local: 0,
-            total_difference_percent: 0,
-            recovery: None,
-            link: LinkStatus::Session,
-            session: 1,
-            verdict: None,
-            block: 512,
-            size: 1 << 30,
-            both_active: false,
-            needs_force: false,
-        },
-        peer_by_agent: false,
-    }
 }
 
 /// 2004/03/04 17:30:05 in Japan.

@@ -35,6 +35,7 @@ pub(crate) fn status(local: usize) -> MirrorStatus {
         verdict: None,
         block: 512,
         size: 1 << 30,
+        separated: false,
         both_active: false,
         needs_force: false,
     }

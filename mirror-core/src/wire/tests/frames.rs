@@ -85,10 +85,24 @@ prop_compose! {
 }
 
 fn card() -> impl Strategy<Value = Message> {
-    (record(), any::<(bool, bool, bool, u64, u32, u32)>()).prop_map(|(record, rest)| {
-        let (active, uninterrupted, wants_recovery, capacity, device_block, marked) = rest;
-        let card =
-            Card { record, active, uninterrupted, wants_recovery, capacity, device_block, marked };
+    (record(), any::<([bool; 5], u64, u32, u32)>()).prop_map(|(record, rest)| {
+        let (
+            [active, uninterrupted, wants_recovery, apart, rejoins],
+            capacity,
+            device_block,
+            marked,
+        ) = rest;
+        let card = Card {
+            record,
+            active,
+            uninterrupted,
+            wants_recovery,
+            apart,
+            rejoins,
+            capacity,
+            device_block,
+            marked,
+        };
         Message::Card(Box::new(card))
     })
 }
@@ -308,8 +322,9 @@ fn bodies_that_make_no_sense() {
     let kind = Kind::Card;
     let (found, known) = (2, 1);
     assert_eq!(with_body(card(), |b| b[0] = 2), FrameError::BodyLayout { kind, found, known });
-    let bits = FrameError::BodyBits { kind, bits: 0x8000 };
-    assert_eq!(with_body(card(), |b| b[2] |= 0x80), bits);
+    // `all` of an inconsistency that is not there.
+    let bits = FrameError::BodyBits { kind, bits: 0x2000 };
+    assert_eq!(with_body(card(), |b| b[2] &= !0x10), bits);
     assert_eq!(with_body(card(), |b| b[59] = 2), FrameError::BadSide { kind, side: 2 });
     assert_eq!(with_body(card(), |b| b.push(0)), FrameError::BodyLong { kind, rest: 1 });
     assert_eq!(with_body(card(), |b| b.truncate(b.len() - 1)), FrameError::BodyShort(kind));

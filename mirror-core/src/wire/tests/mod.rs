@@ -86,6 +86,8 @@ fn full_card() -> Card {
         active: true,
         uninterrupted: false,
         wants_recovery: true,
+        apart: false,
+        rejoins: true,
         capacity: 1 << 41,
         device_block: 4096,
         marked: 77,

@@ -185,6 +185,7 @@ fn status() -> MirrorStatus {
         verdict: Some("in-sync".to_owned()),
         size: 1 << 30,
         block: 512,
+        separated: false,
         both_active: false,
         needs_force: false,
     }

@@ -26,6 +26,8 @@ fn card() -> Message {
         active: true,
         uninterrupted: true,
         wants_recovery: false,
+        apart: true,
+        rejoins: false,
         capacity: 1 << 30,
         device_block: 512,
         marked: 3,

@@ -226,6 +226,8 @@ pub(crate) fn card(input: &mut Input<'_>, known: &Known) -> Card {
         active: how & 1 != 0,
         uninterrupted: how & 2 != 0,
         wants_recovery: how & 4 == 0,
+        apart: how & 0xe0 == 0xe0,
+        rejoins: how & 0xe0 == 0x60,
         capacity: CAPACITY,
         device_block: BLOCK,
         marked: u32::from(how >> 5),

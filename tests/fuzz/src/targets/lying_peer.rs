@@ -110,6 +110,7 @@ impl Rig {
             capacity: CAPACITY,
             device_block: BLOCK,
             boot: Id16([3; 16]),
+            resume: how & 32 != 0,
             seed: [5; 32],
             tuning,
             record,
@@ -373,6 +374,7 @@ impl Rig {
             12 => Command::PeerConfirmedBehind { session },
             13 => Command::PeerDown,
             14 => Command::Shutdown,
+            15 if how & 64 != 0 => Command::Separate,
             _ => Command::Activate { peer_down: true, peer_seen_active: None },
         };
         self.order(command);

@@ -49,6 +49,7 @@ fn start(record: Record, marks: Marks, capacity: u64) {
         capacity,
         device_block: 512,
         boot: Id16([3; 16]),
+        resume: false,
         seed: [5; 32],
         tuning: Tuning::default(),
     };

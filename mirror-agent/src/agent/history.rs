@@ -1,0 +1,117 @@
+//! What happened to a mirror lately, in plain words, for `clpmdstat --explain`.
+
+use crate::ctl::Past;
+use jiff::Timestamp;
+use mirror_core::io::Notice;
+use mirror_core::status::CopyKind;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+/// Steps that are kept.
+const KEPT: usize = 24;
+
+/// The last steps of one mirror, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct History(Mutex<VecDeque<Past>>);
+
+impl History {
+    /// Adds a step; the same one again is counted with the first.
+    pub(super) fn note(&self, what: impl Into<String>, rule: Option<&str>) {
+        let step = Past {
+            at: Timestamp::now().as_second(),
+            what: what.into(),
+            rule: rule.map(str::to_owned),
+            times: 1,
+        };
+        // A panic while it was held leaves a whole value behind.
+        let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match steps.back_mut() {
+            Some(last) if last.what == step.what && last.rule == step.rule => {
+                last.times = last.times.saturating_add(1);
+                last.at = step.at;
+            }
+            _ => steps.push_back(step),
+        }
+        while steps.len() > KEPT {
+            steps.pop_front();
+        }
+    }
+
+    /// Adds what the driver says.
+    pub(super) fn hear(&self, notice: &Notice) {
+        let (what, rule) = in_words(notice);
+        self.note(what, rule);
+    }
+
+    pub(super) fn steps(&self) -> Vec<Past> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+fn in_words(notice: &Notice) -> (String, Option<&str>) {
+    match notice {
+        Notice::Broke => {
+            ("this server went on alone; the other counts as old from then on".into(), None)
+        }
+        Notice::LinkLost(why) => (format!("contact was lost: {why}"), None),
+        Notice::SessionOpened { verdict } => ("contact, and mirroring".into(), Some(verdict)),
+        Notice::Parked { verdict } => ("contact, but no mirroring".into(), Some(verdict)),
+        Notice::RecoveryStarted { kind, source, .. } => {
+            (format!("{} {} began", kind_of(*kind), direction(*source)), None)
+        }
+        Notice::RecoveryFinished { kind, source } => {
+            (format!("{} {} was completed", kind_of(*kind), direction(*source)), None)
+        }
+        Notice::RecoveryAborted { kind, source, reason } => {
+            (format!("{} {} ended early: {reason}", kind_of(*kind), direction(*source)), None)
+        }
+        Notice::Resumed => ("a new agent took over the device of its predecessor".into(), None),
+        Notice::NotResumed { why } => {
+            (format!("the predecessor's device was not taken over: {why}"), None)
+        }
+        Notice::DiskError { cluster_partition, what, offset } => {
+            let which = if *cluster_partition { "cluster" } else { "data" };
+            (format!("the {which} partition failed a {what} at byte {offset}"), None)
+        }
+        Notice::Protocol(what) => {
+            (format!("the other server did what it must not do: {what}"), None)
+        }
+    }
+}
+
+const fn kind_of(kind: CopyKind) -> &'static str {
+    match kind {
+        CopyKind::Full => "a full copy",
+        CopyKind::Difference => "a copy of the difference",
+        CopyKind::Settle => "the comparison after a crash",
+        CopyKind::Initial => "the first copy",
+    }
+}
+
+const fn direction(source: bool) -> &'static str {
+    if source { "to the other server" } else { "from the other server" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{History, KEPT};
+    use mirror_core::io::Notice;
+
+    #[test]
+    fn a_flapping_link_takes_two_lines_and_old_steps_go() {
+        let history = History::default();
+        for _ in 0..5 {
+            history.hear(&Notice::LinkLost("silent".to_owned()));
+        }
+        history.hear(&Notice::SessionOpened { verdict: "in-sync" });
+        let steps = history.steps();
+        assert_eq!(steps.len(), 2);
+        assert_eq!((steps[0].times, steps[1].rule.as_deref()), (5, Some("in-sync")));
+        for n in 0..100 {
+            history.note(format!("step {n}"), None);
+        }
+        let steps = history.steps();
+        assert_eq!(steps.len(), KEPT);
+        assert_eq!(steps[KEPT - 1].what, "step 99");
+    }
+}
