@@ -1,8 +1,8 @@
-//! Switches that drop one rule of the mirror at a time, so that the simulator can show that it
-//! would notice.
+//! Switches that drop rules of the mirror, so that the simulator can show that it would notice.
 //!
 //! Without the cargo feature `mutations`, [`holds`] is a constant and nothing of this is left in
-//! the program. With it, [`drop_rule`] drops a rule for the calling thread.
+//! the program. With it, [`drop_rules`] drops some for the calling thread: one, or a rule together
+//! with the one that covers for it.
 
 macro_rules! rules {
     ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
@@ -44,8 +44,6 @@ rules! {
     InconsistentFirst = "inconsistent-first";
     /// Marks of copied regions go after both disks have flushed.
     FlushCopied = "flush-copied";
-    /// The target adopts the generation before the source takes it for whole.
-    TargetFirst = "target-first";
     /// Once told to adopt, the target is not known to be behind.
     ToldMayHold = "told-may-hold";
     /// A side that has shown its card completes nothing alone.
@@ -108,8 +106,6 @@ rules! {
     ForceOwes = "force-owes";
     /// What is declared the truth is flushed first.
     ForceFlushes = "force-flushes";
-    /// An operation that was given up may still land.
-    LateLands = "late-lands";
     /// A disk error is remembered.
     ErrorKept = "error-kept";
     /// A bad sector is read from the peer only where nothing is dirty.
@@ -123,24 +119,27 @@ mod switch {
     use super::Rule;
     use std::cell::Cell;
 
+    const _: () = assert!(Rule::ALL.len() <= 64);
+
     thread_local! {
-        static DROPPED: Cell<Option<Rule>> = const { Cell::new(None) };
+        /// A bit for each rule.
+        static DROPPED: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// Drops `rule` (or none) for the calling thread, from now on.
-    pub fn drop_rule(rule: Option<Rule>) {
-        DROPPED.set(rule);
+    /// Drops `rules`, and no others, for the calling thread, from now on.
+    pub fn drop_rules(rules: &[Rule]) {
+        DROPPED.set(rules.iter().fold(0, |set, rule| set | 1 << *rule as u32));
     }
 
     /// Whether `rule` is in force.
     #[must_use]
     pub fn holds(rule: Rule) -> bool {
-        DROPPED.get() != Some(rule)
+        DROPPED.get() >> rule as u32 & 1 == 0
     }
 }
 
 #[cfg(feature = "mutations")]
-pub use switch::{drop_rule, holds};
+pub use switch::{drop_rules, holds};
 
 /// Whether `rule` is in force: always.
 #[cfg(not(feature = "mutations"))]

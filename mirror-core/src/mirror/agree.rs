@@ -302,7 +302,9 @@ impl Mirror {
         record.session_open = true;
         record.clean_stop = false;
         record.active = self.active;
-        record.peer_active = theirs.active;
+        // A side that restarted under an active peer may lack what its cache lost, until it is whole.
+        let target = verdict.source().is_some_and(|source| source != record.side);
+        record.peer_active = theirs.active || (target && record.peer_active);
         let both = theirs.record.known_activation.max(theirs.record.activation);
         record.known_activation = record.known_activation.max(record.activation).max(both);
         match verdict.outcome {

@@ -687,6 +687,9 @@ impl Mirror {
         }
         self.operator.stopping = Some((id, Stopping::Deactivating));
         self.refuse_activation(Refusal::Stopping);
+        if let Some(forcing) = self.operator.forcing.take_if(|f| f.flush == Flush::Due) {
+            self.reply(forcing.id, Err(Refusal::Stopping));
+        }
         if self.active && self.operator.closing.is_none() {
             self.operator.closing = Some((None, Closing::Draining));
         }
@@ -694,7 +697,9 @@ impl Mirror {
 
     fn advance_stop(&mut self) {
         let Some((id, Stopping::Deactivating)) = self.operator.stopping else { return };
-        if self.active || self.link.is_agreeing() {
+        // A force that has begun is recorded and answered first.
+        let forcing = self.operator.forcing.is_some();
+        if self.active || forcing || self.link.is_agreeing() {
             return;
         }
         self.operator.stopping = Some((id, Stopping::Flushing));

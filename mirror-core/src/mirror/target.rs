@@ -160,7 +160,9 @@ impl Mirror {
             return;
         }
         target.step = Step::Adopting;
+        let peer_active = self.session().is_some_and(|s| s.peer_active);
         let record = &mut self.meta.record;
+        record.peer_active = peer_active;
         record.generation = Some(generation);
         record.ancestors = ancestors;
         record.overruled = overruled;

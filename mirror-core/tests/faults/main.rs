@@ -96,6 +96,28 @@ fn of_two_forces_the_second_is_refused_and_both_are_answered() {
     assert_eq!(rig.replies[1..], [(first, Ok(Done::ForcedAlone))]);
 }
 
+/// An order to stop does not leave a force half done and unanswered, whichever flush ends first.
+#[test]
+fn a_stop_waits_for_a_force_that_has_begun() {
+    let mut rig = Rig::new(constructed(Side::First));
+    let force = rig.command(Command::Force { peer_seen_active: None });
+    let stop = rig.command(Command::Shutdown);
+    assert_eq!(rig.data.len(), 1, "the flush before the force");
+    rig.data_ends(Ok(None));
+    rig.data_ends(Ok(None));
+    assert_eq!(rig.replies, [(force, Ok(Done::ForcedAlone)), (stop, Ok(Done::Stopped))]);
+}
+
+/// One that waits to begin is refused.
+#[test]
+fn a_stop_refuses_a_force_that_waits() {
+    let mut rig = Rig::new(constructed(Side::First));
+    let force = rig.command(Command::Force { peer_seen_active: Some(false) });
+    let stop = rig.command(Command::Shutdown);
+    rig.data_ends(Ok(None));
+    assert_eq!(rig.replies, [(force, Err(Refusal::Stopping)), (stop, Ok(Done::Stopped))]);
+}
+
 /// The peer takes this side for active once it has granted; nothing else would tell it.
 #[test]
 fn a_grant_that_comes_too_late_is_given_back() {

@@ -6,7 +6,7 @@ use mirror_core::command::Command;
 use mirror_core::direction::{Row, judge};
 use mirror_core::io::{Request, RequestId, RequestOp};
 use mirror_core::mirror::Tuning;
-use mirror_core::record::Record;
+use mirror_core::record::{Lineage, Record};
 use mirror_core::units::{Extent, Generation, Id16, SessionNo, Side};
 use mirror_core::wire::Message;
 use rig::Rig;
@@ -96,6 +96,30 @@ fn a_full_copy_is_owed_until_the_target_is_half_copied() {
     assert!(first.record().owes_all);
     first.receive(11, Message::CopyReady);
     assert!(!first.record().owes_all);
+}
+
+/// A server that restarted under an active peer may have lost what both had acknowledged. An
+/// agreement changes nothing about that, nor does a session, until it has been settled: if contact is
+/// lost before, it must not be activated on the word that its peer is off.
+#[test]
+fn a_target_forgets_that_its_peer_was_active_when_it_is_whole() {
+    let mut record = constructed(Side::First);
+    record.peer_active = true;
+    let mut first = Rig::new(record);
+    let mut theirs = Rig::new(constructed(Side::Second)).card();
+    (theirs.uninterrupted, theirs.marked) = (true, 1);
+    assert_eq!(judge(&first.card(), &theirs).row, Row::SettleFromUninterrupted);
+    first.connect();
+    first.agree_with(theirs);
+    first.receive(0, Message::Offer { session: SessionNo(11) });
+    first.receive(0, Message::Opened { session: SessionNo(11) });
+    let generation = first.record().generation.expect("constructed");
+    first.receive(11, Message::CopyStart { toward: generation, all: false, complete: false });
+    assert!(first.record().peer_active);
+    let (ancestors, overruled) = (Lineage::default(), Lineage::default());
+    let mirror = first.record().mirror;
+    first.receive(11, Message::Adopt { generation, ancestors, overruled, mirror });
+    assert!(!first.record().peer_active);
 }
 
 /// With `alone = "fenced"` the writes of two sides that have gone apart would wait for a word that

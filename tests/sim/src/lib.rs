@@ -5,6 +5,7 @@
 
 pub mod converge;
 mod disk;
+mod fate;
 mod hardware;
 mod invariants;
 pub mod minimise;
@@ -13,5 +14,7 @@ mod node;
 mod operator;
 pub mod options;
 mod oracle;
+mod promises;
 mod rng;
+mod wires;
 pub mod world;

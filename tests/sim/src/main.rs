@@ -6,6 +6,7 @@ use mirror_sim::converge::run_seed;
 use mirror_sim::minimise::{Failing, kinds_left, minimise};
 use mirror_sim::options::Options;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// Tries to make two mirrors lose data.
 ///
@@ -43,9 +44,10 @@ struct Args {
     /// Changes the rate of a kind of fault: KIND=RATE (see `Options`).
     #[arg(long, value_delimiter = ',')]
     set: Vec<String>,
-    /// Drop this rule of the core (needs a build with `--features mutations`).
-    #[arg(long, value_parser = rule)]
-    drop: Option<Rule>,
+    /// Drop these rules of the core, with commas between (needs a build with
+    /// `--features mutations`).
+    #[arg(long, value_parser = rule, value_delimiter = ',')]
+    drop: Vec<Rule>,
     /// Report every write that lands at this 4 KiB block.
     #[arg(long)]
     watch: Option<usize>,
@@ -69,7 +71,7 @@ fn rule(name: &str) -> Result<Rule, String> {
 fn main() -> ExitCode {
     let args = Args::parse();
     #[cfg(feature = "mutations")]
-    mirror_core::rules::drop_rule(args.drop);
+    mirror_core::rules::drop_rules(&args.drop);
     let all = Options::all();
     let all = if args.everything { Options::everything() } else { all };
     let mut options = Options {
@@ -81,12 +83,8 @@ fn main() -> ExitCode {
         ..all
     };
     if !args.only.is_empty() {
-        let off = |(name, rate): (&str, &mut u64)| {
-            if name != "steps" {
-                *rate = 0;
-            }
-        };
-        options.kinds().into_iter().for_each(off);
+        let Options { steps, watch, verbose, .. } = options;
+        options = Options { steps, watch, verbose, ..Options::none() };
     }
     for setting in args.set.iter().chain(&args.only) {
         let (kind, rate) = setting.split_once('=').unwrap_or((setting, "0"));
@@ -98,7 +96,7 @@ fn main() -> ExitCode {
         };
         **slot = rate;
     }
-    let mut virtual_us = 0_u64;
+    let (mut virtual_us, began) = (0_u64, Instant::now());
     for seed in args.seed..args.seed + args.runs {
         match run_seed(seed, options) {
             Ok(time) => virtual_us += time,
@@ -127,6 +125,16 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("{} runs, {} virtual seconds: nothing was lost", args.runs, virtual_us / 1_000_000);
+    println!("{}: nothing was lost", speed(args.runs, virtual_us, began.elapsed()));
     ExitCode::SUCCESS
+}
+
+/// How much was simulated, and how fast.
+fn speed(runs: u64, virtual_us: u64, real: Duration) -> String {
+    let (virtual_s, real_s) = (virtual_us as f64 / 1e6, real.as_secs_f64());
+    format!(
+        "{runs} runs, {:.1} virtual hours in {real_s:.1} s, {:.0} virtual seconds a second",
+        virtual_s / 3600.0,
+        virtual_s / real_s.max(1e-3),
+    )
 }

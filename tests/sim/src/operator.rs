@@ -15,6 +15,8 @@ pub enum Pending {
     PeerDown,
     /// The operator forces this side.
     Force,
+    /// The cluster manager vouches that the other server is off.
+    Vouched,
     /// The other server's agent told this side that it is behind.
     Told {
         /// The session that ended.
@@ -49,11 +51,13 @@ impl World {
             (None, _) => self.fail(format!("command {} answered twice", id.0)),
             (Some(waits @ (Pending::Operator | Pending::PeerDown)), Ok(Done::Activated)) => {
                 self.oracle.outlawed[node] = false;
+                self.activated(node, waits == Pending::PeerDown);
                 if waits == Pending::PeerDown && self.options.power > 0 {
                     // What this side lost with its cache, the operator does not wait for.
                     self.oracle.disk_failed(1 - node);
                 }
             }
+            (Some(Pending::Vouched), Ok(Done::Noted)) => self.promises.vouched[node] = true,
             (Some(Pending::Force), Ok(done)) => {
                 self.forcing[node] = None;
                 self.forced(node);
@@ -71,7 +75,7 @@ impl World {
     }
 
     pub(crate) fn tell_behind(&mut self, node: usize, session: SessionNo) {
-        if self.net.cut || self.nodes[1 - node].mirror.is_none() {
+        if self.net.agents_cut || self.nodes[1 - node].mirror.is_none() {
             return;
         }
         let (to, after) = (1 - node, 100 + self.rng.below(2000));
@@ -80,9 +84,9 @@ impl World {
         self.schedule(after, Happening::AgentCommand { node: to, incarnation, command });
     }
 
-    fn seen_active(&self, node: usize) -> Option<bool> {
+    pub(crate) fn seen_active(&self, node: usize) -> Option<bool> {
         let other = &self.nodes[1 - node];
-        (!self.net.cut && other.mirror.is_some()).then(|| other.is_active())
+        (!self.net.agents_cut && other.mirror.is_some()).then(|| other.is_active())
     }
 
     /// One step of the application, the operator and fate; schedules the next.
@@ -114,9 +118,8 @@ impl World {
             }
         }
         if self.rng.chance(options.cut) {
-            self.log(|| "the network is cut".to_owned());
-            self.net.cut = true;
-        } else if self.net.cut && self.rng.chance(300) {
+            self.cut();
+        } else if self.net.is_cut() && self.rng.chance(300) {
             self.log(|| "the network works again".to_owned());
             self.heal();
         }
@@ -133,10 +136,19 @@ impl World {
         if self.rng.chance(options.vouch) {
             let off = self.nodes[1 - node].mirror.is_none() && self.nodes[1 - node].landing == 0;
             if off {
-                self.command_if_up(node, Command::PeerDown, Pending::Operator);
+                self.command_if_up(node, Command::PeerDown, Pending::Vouched);
             }
         }
         self.hardware();
+        if self.rng.chance(options.clock) {
+            self.clock_jumps(node);
+        }
+        if self.rng.chance(options.wrong) {
+            self.say_anything(node);
+        }
+        if self.rng.chance(options.burst) {
+            (0..3).for_each(|_| self.say_anything(node));
+        }
         if self.rng.chance(options.recovery) {
             let cancel = self.rng.chance(500);
             let command = if cancel { Command::CancelRecovery } else { Command::Recover };
@@ -149,7 +161,7 @@ impl World {
         self.restart_some();
     }
 
-    fn command_if_up(&mut self, node: usize, command: Command, pending: Pending) {
+    pub(crate) fn command_if_up(&mut self, node: usize, command: Command, pending: Pending) {
         if self.nodes[node].mirror.is_some() {
             self.command(node, command, pending);
         }
@@ -181,6 +193,7 @@ impl World {
         }
         let what = if power { "loses power" } else { "is killed" };
         self.log(|| format!("server{} {what}", node + 1));
+        self.process_ends(node);
         self.nodes[node].mirror = None;
         self.nodes[node].incarnation += 1;
         self.nodes[node].timer = u64::MAX;
@@ -209,6 +222,7 @@ impl World {
     }
 
     fn forced(&mut self, node: usize) {
+        self.promises.forced(node);
         self.oracle.outlawed = [false; 2];
         let content = self.possible_content(node);
         self.oracle.declare(node, content);
@@ -217,6 +231,7 @@ impl World {
     /// The agent of `node` has stopped in order.
     pub(crate) fn stopped(&mut self, node: usize) {
         let behind = self.nodes[node].mirror.as_ref().is_some_and(|m| m.record().behind);
+        self.process_ends(node);
         self.nodes[node].mirror = None;
         self.nodes[node].incarnation += 1;
         self.nodes[node].timer = u64::MAX;
@@ -224,6 +239,7 @@ impl World {
         self.drop_connections_of(node, false);
         // What knows itself to be behind is no redundancy.
         self.oracle.interrupted(node, behind && self.options.power > 0);
+        self.take_up_interrupted_force(node);
     }
 
     pub(crate) fn restart_some(&mut self) {
@@ -232,7 +248,7 @@ impl World {
             if down && (!self.faults || self.rng.chance(300)) {
                 self.before_start(node);
                 self.log(|| format!("server{}: the agent starts", node + 1));
-                let now = self.now();
+                let now = self.now_at(node);
                 let (nodes, rng) = (&mut self.nodes, &mut self.rng);
                 match nodes[node].start(now, rng) {
                     Ok(()) => {
