@@ -200,7 +200,7 @@ fn judge_blank(full: &Card, generation: Generation, blank: &Card) -> Verdict {
     if blank.capacity < record.size || blank.device_block > record.block {
         return Verdict::refuse(Row::SizeMismatch);
     }
-    if record.inconsistent.is_some() || record.behind {
+    if is_abnormal(record) {
         return Verdict::refuse(Row::BlankAndAbnormal);
     }
     if blank.active {
@@ -294,7 +294,7 @@ fn knows_as_former(x: &Record, y: &Record) -> bool {
 /// `y` was activated after the force that overruled it, without knowing of it: what it wrote then
 /// was not meant.
 fn went_on_since_force(x: &Record, y: &Record) -> bool {
-    x.forced_at.is_some_and(|forced| y.activation >= forced)
+    x.forced_at.is_some_and(|forced| y.activation >= forced) && holds(Rule::ForceSince)
 }
 
 /// A force without contact also overrules an inactive peer that was last activated earlier, but
@@ -304,8 +304,9 @@ fn overrules_unseen(x: &Card, y: &Card) -> bool {
     x.record.forced_at.is_some_and(|forced| {
         !y.active
             && y.record.forced_at.is_none()
-            && y.record.activation < forced
+            && (y.record.activation < forced || !holds(Rule::ForceSince))
             && !knows_as_former(&y.record, &x.record)
+            && holds(Rule::ForceUnseen)
     })
 }
 

@@ -179,7 +179,7 @@ impl Marks {
     /// Whether [`Marks::is_marked`] holds for every region of `range`.
     #[must_use]
     pub fn all_marked(&self, range: Range<u32>) -> bool {
-        self.wanted.all(range.clone()) && self.durable.all(range)
+        (self.wanted.all(range.clone()) || !holds(Rule::QueuedClear)) && self.durable.all(range)
     }
 
     /// Wants the regions of `range` marked. They are, once [`Marks::all_marked`] says so.
@@ -240,7 +240,8 @@ impl Marks {
         let mut either = 0;
         for index in words {
             let (old, new) = (self.durable.words()[index], self.wanted.words()[index]);
-            self.durable.set_word(index, old & new);
+            let sure = if holds(Rule::QueuedClear) { old & new } else { old };
+            self.durable.set_word(index, sure);
             either += (old | new).count_ones();
         }
         let state = &mut self.blocks[block as usize];

@@ -32,6 +32,10 @@ rules! {
     IntentFirst = "intent-first";
     /// A mark goes after a flush that began when its last write had ended.
     ClearLate = "clear-late";
+    /// A mark stays while a write to its region is in flight.
+    ClearIdle = "clear-idle";
+    /// A region whose clearing is queued or in flight is unmarked.
+    QueuedClear = "queued-clear";
     /// Marks of an earlier session are cleared by a copy only.
     DirtyAtStart = "dirty-at-start";
     /// The record of going alone is durable before anything completes alone.
@@ -104,12 +108,27 @@ rules! {
     BlankUnsure = "blank-unsure";
     /// A forced side owes everything.
     ForceOwes = "force-owes";
+    /// A force does not outweigh a side that was activated since.
+    ForceSince = "force-since";
+    /// A force without contact outweighs what the other side was activated as before.
+    ForceUnseen = "force-unseen";
     /// What is declared the truth is flushed first.
     ForceFlushes = "force-flushes";
     /// A disk error is remembered.
     ErrorKept = "error-kept";
+    /// A write or a flush that fails, fails the device.
+    ErrorFails = "error-fails";
+    /// A cluster partition that fails, or hangs over its limit, fails the device.
+    MetaFails = "meta-fails";
+    /// A block of the source that cannot be read ends the recovery.
+    UnreadableEnds = "unreadable-ends";
+    /// Writes do not wait for the copies of a recovery.
+    LiveCredit = "live-credit";
     /// A bad sector is read from the peer only where nothing is dirty.
     CleanPeerRead = "clean-peer-read";
+    /// An agent starts when the last operation of its predecessor has ended. (Upheld by the lock of
+    /// `mirror-agent`, and by the simulator in its place.)
+    Lock = "lock";
     /// `alone = "fenced"` waits for a word on the peer.
     Fenced = "fenced";
 }
@@ -119,22 +138,26 @@ mod switch {
     use super::Rule;
     use std::cell::Cell;
 
-    const _: () = assert!(Rule::ALL.len() <= 64);
-
     thread_local! {
-        /// A bit for each rule.
-        static DROPPED: Cell<u64> = const { Cell::new(0) };
+        /// One bit for each rule.
+        static DROPPED: Cell<u128> = const { Cell::new(0) };
+    }
+
+    const _: () = assert!(Rule::ALL.len() <= 128, "one bit for each rule");
+
+    const fn bit(rule: Rule) -> u128 {
+        1 << rule as u32
     }
 
     /// Drops `rules`, and no others, for the calling thread, from now on.
     pub fn drop_rules(rules: &[Rule]) {
-        DROPPED.set(rules.iter().fold(0, |set, rule| set | 1 << *rule as u32));
+        DROPPED.set(rules.iter().fold(0, |all, rule| all | bit(*rule)));
     }
 
     /// Whether `rule` is in force.
     #[must_use]
     pub fn holds(rule: Rule) -> bool {
-        DROPPED.get() >> rule as u32 & 1 == 0
+        DROPPED.get() & bit(rule) == 0
     }
 }
 

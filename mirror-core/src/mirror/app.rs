@@ -135,6 +135,12 @@ enum Gate {
     Alone,
 }
 
+/// Never, while copies and writes have credits of their own.
+fn waits_for_copies(session: &super::session::Session) -> bool {
+    !holds(Rule::LiveCredit)
+        && session.copying.as_ref().is_some_and(super::copying::Copying::has_copies)
+}
+
 impl Mirror {
     pub(super) fn on_request(&mut self, request: Request) {
         if let Some(error) = self.refuse_request(&request) {
@@ -289,6 +295,7 @@ impl Mirror {
 
     fn gate(&mut self, is_flush: bool) -> Gate {
         let connected = match &self.link {
+            Link::Session(session) if !is_flush && waits_for_copies(session) => return Gate::Wait,
             Link::Session(session) if session.is_open() => return Gate::Both,
             Link::Session(_) => true,
             Link::Agree(_) => holds(Rule::CardFreezes),
@@ -367,7 +374,9 @@ impl Mirror {
                 op.local = Leg::Failed;
                 let (what, offset) =
                     (if op.is_flush() { "flush" } else { "write" }, op.extent.offset);
-                self.disk_failed(false, what, offset);
+                if holds(Rule::ErrorFails) {
+                    self.disk_failed(false, what, offset);
+                }
             }
         }
         self.resolve(token);
@@ -397,6 +406,8 @@ impl Mirror {
             return;
         }
         match (op.local, op.remote) {
+            // Only the failure of one operation then, once it has ended on both disks.
+            (Leg::Failed, Leg::Pending) if !holds(Rule::ErrorFails) => {}
             (Leg::Failed, _) => self.finish(token, Err(RequestError::Io)),
             (Leg::Done, Leg::Done) => self.finish(token, Ok(())),
             (Leg::Done, Leg::Idle) if matches!(op.what, What::Read) => self.finish(token, Ok(())),

@@ -100,6 +100,11 @@ impl Copying {
         !matches!(self.step, Step::Stopped)
     }
 
+    /// Copies are in flight.
+    pub(super) fn has_copies(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
     pub(super) fn kind(&self) -> CopyKind {
         kind_of(self.mode)
     }
@@ -281,6 +286,11 @@ impl Mirror {
             offset: extent.offset,
         });
         self.copy_left(token);
+        if !holds(Rule::UnreadableEnds) {
+            let again = extent.regions().start;
+            self.copying_mut().into_iter().for_each(|c| c.cursor = c.cursor.min(again));
+            return;
+        }
         self.cancelled = true;
         self.stop_copying("a block of the source cannot be read");
     }

@@ -75,7 +75,8 @@ impl Hot {
     }
 
     fn is_clean(&self, region: &Region) -> bool {
-        region.in_flight == 0 && region.last_end <= self.flushed
+        let idle = region.in_flight == 0 || !holds(Rule::ClearIdle);
+        idle && region.last_end <= self.flushed
     }
 
     /// Takes the copied regions whose marks may go now.

@@ -304,7 +304,7 @@ impl Mirror {
             IoId(*next_id)
         };
         let ours = self.meta.done(io, ok, next_io, &mut self.out);
-        if ours && !ok {
+        if ours && !ok && holds(Rule::MetaFails) {
             self.disk_failed(true, "write", 0);
         }
     }

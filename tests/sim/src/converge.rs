@@ -43,18 +43,18 @@ impl World {
         self.resolve();
     }
 
-    fn status(&self, node: usize) -> Option<MirrorStatus> {
+    pub(crate) fn status(&self, node: usize) -> Option<MirrorStatus> {
         self.nodes[node].mirror.as_ref().map(|m| m.status(self.now()))
     }
 
-    fn is_normal(&self) -> bool {
+    pub(crate) fn is_normal(&self) -> bool {
         (0..2).all(|node| {
             self.status(node)
                 .is_some_and(|s| s.phase == Phase::Normal && s.link == LinkStatus::Session)
         })
     }
 
-    fn converge(&mut self, what: &str) -> Result<(), String> {
+    pub(crate) fn converge(&mut self, what: &str) -> Result<(), String> {
         let until = self.time + PATIENCE;
         while self.time < until {
             let slice = self.time + 500_000;
@@ -159,7 +159,7 @@ impl World {
         Ok(())
     }
 
-    fn judge(&mut self) -> Result<(), String> {
+    pub(crate) fn judge(&mut self) -> Result<(), String> {
         let (a, b) = (self.nodes[0].data.live(), self.nodes[1].data.live());
         if let Some(block) = self.differing_block() {
             return Err(format!(

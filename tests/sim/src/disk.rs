@@ -147,12 +147,27 @@ impl DataDisk {
         }
     }
 
+    /// A flush fails, and the disk gives up all that was cached. Reads still find it.
+    pub fn forget_cache(&mut self) {
+        self.cache.clear();
+    }
+
     /// The power goes: any subset of the cache is lost, and sectors of what was being written back.
     pub fn lose_power(&mut self, tearing: &mut Tearing<'_>, rng: &mut Rng) {
         let keep = rng.below(1001);
         for (block, stamp) in std::mem::take(&mut self.cache) {
             if rng.chance(keep) {
                 self.durable[block] = tearing.left(self.durable[block], stamp, rng);
+            }
+        }
+        self.live.clone_from(&self.durable);
+    }
+
+    /// The power goes: of the cache only what `keeps` names is left.
+    pub fn lose_power_but(&mut self, keeps: impl Fn(usize) -> bool) {
+        for (block, stamp) in std::mem::take(&mut self.cache) {
+            if keeps(block) {
+                self.durable[block] = stamp;
             }
         }
         self.live.clone_from(&self.durable);
@@ -217,6 +232,12 @@ impl ClusterDisk {
     pub fn rot(&mut self, offset: u64, len: u64, rng: &mut Rng) {
         let at = usize::try_from(offset + rng.below(len)).expect("a small disk");
         self.0[at] ^= 1 << rng.below(8);
+    }
+
+    /// The byte at `offset` goes bad.
+    pub fn flip(&mut self, offset: u64) {
+        let at = usize::try_from(offset).expect("a small disk");
+        self.0[at] ^= 1;
     }
 
     /// The bytes from `offset` on.

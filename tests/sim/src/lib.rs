@@ -16,5 +16,7 @@ pub mod options;
 mod oracle;
 mod promises;
 mod rng;
+pub mod scenarios;
+pub mod script;
 mod wires;
 pub mod world;

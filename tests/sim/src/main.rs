@@ -5,6 +5,7 @@ use mirror_core::rules::Rule;
 use mirror_sim::converge::run_seed;
 use mirror_sim::minimise::{Failing, kinds_left, minimise};
 use mirror_sim::options::Options;
+use mirror_sim::scenarios;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -44,10 +45,16 @@ struct Args {
     /// Changes the rate of a kind of fault: KIND=RATE (see `Options`).
     #[arg(long, value_delimiter = ',')]
     set: Vec<String>,
-    /// Drop these rules of the core, with commas between (needs a build with
-    /// `--features mutations`).
+    /// Drop these rules of the core, with commas between (needs a build with `--features
+    /// mutations`).
     #[arg(long, value_parser = rule, value_delimiter = ',')]
     drop: Vec<Rule>,
+    /// List the scenarios: named sequences of steps, without chance.
+    #[arg(long)]
+    scenarios: bool,
+    /// Play the scenario of this name instead of seeds.
+    #[arg(long, value_name = "NAME")]
+    scenario: Option<String>,
     /// Report every write that lands at this 4 KiB block.
     #[arg(long)]
     watch: Option<usize>,
@@ -68,10 +75,45 @@ fn rule(name: &str) -> Result<Rule, String> {
     found.ok_or_else(|| format!("one of: {}", known()))
 }
 
+fn list_scenarios() {
+    for scenario in scenarios::all() {
+        println!("{}\n    {}", scenario.name, scenario.about);
+        for closed in scenario.closed {
+            let by: Vec<_> = closed.by.iter().map(|rule| rule.name()).collect();
+            println!("    without {}: {}", by.join(","), closed.otherwise);
+        }
+    }
+}
+
+fn play_scenario(name: &str, args: &Args) -> ExitCode {
+    let Some(scenario) = scenarios::find(name) else {
+        println!("no scenario is called {name}; --scenarios lists them");
+        return ExitCode::FAILURE;
+    };
+    let played = scenario.play(args.verbose);
+    let Err(text) = played.result else {
+        println!("{name}: held");
+        return ExitCode::SUCCESS;
+    };
+    if !args.verbose {
+        let from = played.history.len().saturating_sub(args.tail);
+        played.history[from..].iter().for_each(|line| println!("{line}"));
+    }
+    println!("{name} FAILED: {text}");
+    ExitCode::FAILURE
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     #[cfg(feature = "mutations")]
     mirror_core::rules::drop_rules(&args.drop);
+    if args.scenarios {
+        list_scenarios();
+        return ExitCode::SUCCESS;
+    }
+    if let Some(name) = &args.scenario {
+        return play_scenario(name, &args);
+    }
     let all = Options::all();
     let all = if args.everything { Options::everything() } else { all };
     let mut options = Options {

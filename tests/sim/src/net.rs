@@ -2,12 +2,16 @@
 //! the real bytes (`wires`), else the frames as they are. The agents have a network of their own.
 
 use crate::disk::{Stamp, blocks, stamps};
+use crate::script::hold::Script;
 use crate::wires::Wires;
 use crate::world::{Happening, World};
 use mirror_core::io::{ConnId, Event};
 use mirror_core::units::{Extent, Side};
 use mirror_core::wire::{Frame, Message, PeerHello};
 use std::collections::{BTreeMap, VecDeque};
+
+/// How long a frame travels while a script runs, in microseconds.
+const SCRIPTED_DELAY: u64 = 50;
 
 #[derive(Debug)]
 struct Conn {
@@ -124,7 +128,8 @@ impl World {
 
     pub(crate) fn send(&mut self, conn: ConnId, from: usize, frame: Frame) {
         let slow = if self.rng.chance(30) { 20_000 } else { 120 };
-        let delay = 20 + self.rng.below(slow);
+        let random = 20 + self.rng.below(slow);
+        let delay = if self.script.is_some() { SCRIPTED_DELAY } else { random };
         let (time, to) = (self.time, 1 - from);
         let Some(entry) = self.net.conns.get_mut(&conn) else { return };
         if !entry.open[from] || entry.reset {
@@ -165,6 +170,13 @@ impl World {
             if !ends || entry.toward[to].front().is_none_or(|sent| sent.due > time) {
                 return;
             }
+            let front = entry.toward[to].front().map(|sent| &sent.frame.message);
+            let stops = |script: &mut Script| {
+                front.is_some_and(|message| script.stops_frame(to, conn, message))
+            };
+            if self.script.as_mut().is_some_and(stops) {
+                return;
+            }
             let Some(sent) = entry.toward[to].pop_front() else { return };
             let Some(bytes) = sent.bytes else {
                 self.tell(to, incarnation, Event::Frame { conn, frame: sent.frame });
@@ -198,8 +210,11 @@ impl World {
     /// One end closes; the other learns of it after what was sent before, if the network is up.
     pub(crate) fn close(&mut self, conn: ConnId, by: usize) {
         let (time, other) = (self.time, 1 - by);
-        let lossy = self.rng.chance(300);
-        let ghosts = self.rng.chance(self.options.ghosts);
+        let lossy = self.rng.chance(300) && self.script.is_none();
+        let ghosts = match &self.script {
+            Some(script) => script.ghosts,
+            None => self.rng.chance(self.options.ghosts),
+        };
         let Some(entry) = self.net.conns.get_mut(&conn) else { return };
         if !std::mem::replace(&mut entry.open[by], false) {
             return;
@@ -254,6 +269,35 @@ impl World {
                     }
                 }
             }
+        }
+    }
+
+    /// Every connection ends at both sides now, with what is under way.
+    pub(crate) fn end_connections(&mut self) {
+        for conn in self.open_conns() {
+            if let Some(entry) = self.net.conns.get_mut(&conn) {
+                entry.reset = true;
+                entry.toward.iter_mut().for_each(VecDeque::clear);
+            }
+            for node in 0..2 {
+                self.schedule(1, Happening::Gone { conn, node });
+            }
+        }
+    }
+
+    /// Connections end at `node` now; the other end does not know yet, and what is under way to
+    /// it still arrives.
+    pub(crate) fn end_connections_at(&mut self, node: usize) {
+        for conn in self.open_conns() {
+            self.schedule(1, Happening::Gone { conn, node });
+        }
+    }
+
+    /// What has stopped at a held frame goes on.
+    pub(crate) fn deliver_all(&mut self) {
+        let conns: Vec<ConnId> = self.net.conns.keys().copied().collect();
+        for conn in conns {
+            (0..2).for_each(|to| self.schedule(1, Happening::Deliver { conn, to }));
         }
     }
 

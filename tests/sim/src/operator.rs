@@ -29,7 +29,7 @@ pub enum Pending {
 }
 
 impl World {
-    pub(crate) fn command(&mut self, node: usize, command: Command, pending: Pending) {
+    pub(crate) fn command(&mut self, node: usize, command: Command, pending: Pending) -> CommandId {
         self.next_id += 1;
         let id = CommandId(self.next_id);
         let incarnation = self.nodes[node].incarnation;
@@ -43,10 +43,14 @@ impl World {
         }
         self.commands.insert(id, pending);
         self.tell(node, incarnation, Event::Command { id, command });
+        id
     }
 
     pub(crate) fn replied(&mut self, node: usize, id: CommandId, result: Result<Done, Refusal>) {
         self.log(|| format!("server{}: answers {result:?}", node + 1));
+        if let Some(script) = &mut self.script {
+            script.replied(id, result);
+        }
         match (self.commands.remove(&id), result) {
             (None, _) => self.fail(format!("command {} answered twice", id.0)),
             (Some(waits @ (Pending::Operator | Pending::PeerDown)), Ok(Done::Activated)) => {
@@ -247,22 +251,25 @@ impl World {
             let down = self.nodes[node].mirror.is_none() && self.nodes[node].landing == 0;
             if down && (!self.faults || self.rng.chance(300)) {
                 self.before_start(node);
-                self.log(|| format!("server{}: the agent starts", node + 1));
-                let now = self.now_at(node);
-                let (nodes, rng) = (&mut self.nodes, &mut self.rng);
-                match nodes[node].start(now, rng) {
-                    Ok(()) => {
-                        if self.options.verbose {
-                            let record =
-                                self.nodes[node].mirror.as_ref().map(|m| m.record().clone());
-                            self.log(|| format!("server{}: {record:?}", node + 1));
-                        }
-                        let incarnation = self.nodes[node].incarnation;
-                        self.tell(node, incarnation, Event::Timer);
-                    }
-                    Err(why) => self.fail(format!("the record cannot be read back: {why}")),
-                }
+                self.start_agent(node);
             }
+        }
+    }
+
+    pub(crate) fn start_agent(&mut self, node: usize) {
+        self.log(|| format!("server{}: the agent starts", node + 1));
+        let now = self.now_at(node);
+        let (nodes, rng) = (&mut self.nodes, &mut self.rng);
+        match nodes[node].start(now, rng) {
+            Ok(()) => {
+                if self.options.verbose {
+                    let record = self.nodes[node].mirror.as_ref().map(|m| m.record().clone());
+                    self.log(|| format!("server{}: {record:?}", node + 1));
+                }
+                let incarnation = self.nodes[node].incarnation;
+                self.tell(node, incarnation, Event::Timer);
+            }
+            Err(why) => self.fail(format!("the record cannot be read back: {why}")),
         }
     }
 }

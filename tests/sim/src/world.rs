@@ -9,6 +9,7 @@ use crate::options::Options;
 use crate::oracle::Oracle;
 use crate::promises::Promises;
 use crate::rng::Rng;
+use crate::script::hold::{Io, Script};
 use mirror_core::buf::Buf;
 use mirror_core::disk::layout::BITMAP;
 use mirror_core::io::{
@@ -26,6 +27,9 @@ const EIO: IoFailure = IoFailure::Errno(5);
 
 /// How long the driver waits for a disk, in microseconds.
 const IO_LIMIT: u64 = 3_000_000;
+
+/// How long an operation on a disk takes while a script runs, in microseconds.
+const SCRIPTED_IO: u64 = 100;
 
 /// The settings of both agents in this run.
 fn tuning(options: &Options, rng: &mut Rng) -> Tuning {
@@ -114,6 +118,8 @@ pub struct World {
     /// An image of both partitions of that server.
     pub(crate) image: Option<(DataDisk, ClusterDisk)>,
     pub(crate) promises: Promises,
+    /// Steps in place of chance, and what they wait for.
+    pub(crate) script: Option<Script>,
 }
 
 impl World {
@@ -154,6 +160,7 @@ impl World {
             weak,
             image: None,
             promises: Promises::default(),
+            script: None,
         }
     }
 
@@ -197,6 +204,9 @@ impl World {
             let Some(happening) = self.queue.remove(&(at, n)) else { return false };
             self.time = at;
             self.happen(happening);
+            if self.script.is_some() {
+                self.check_invariants();
+            }
             if stop(self) {
                 return true;
             }
@@ -346,7 +356,9 @@ impl World {
                 if offset < BITMAP {
                     self.moment();
                 }
-                self.schedule(after, Happening::Meta { node, incarnation, io, offset, bytes, ok });
+                let kind = Io::of_meta(offset);
+                let meta = Happening::Meta { node, incarnation, io, offset, bytes, ok };
+                self.begin_io(node, kind, after, meta);
             }
             Action::Complete { id, result } => self.completed(node, id, result),
             Action::Send { conn, frame } => self.send(conn, node, frame),
@@ -367,6 +379,7 @@ impl World {
 
     fn submit(&mut self, node: usize, io: IoId, op: DataOp, extent: Extent) {
         let incarnation = self.nodes[node].incarnation;
+        let kind = Io::of_data(&op, extent);
         let (what, base) = match op {
             DataOp::Read => (Landing::Read, 40),
             DataOp::Write { data, durable } => {
@@ -384,11 +397,25 @@ impl World {
             after += IO_LIMIT + self.rng.below(4_000_000);
         }
         let is_read = matches!(what, Landing::Read);
+        let bad = self.script.as_ref().is_some_and(|script| script.is_bad(node, extent));
         let ok = !self.goes_bad(node, self.options.data_error)
-            && !(is_read && self.goes_bad(node, self.options.read_error));
+            && !(is_read && (bad || self.goes_bad(node, self.options.read_error)));
         self.land_early(node, extent, &what, after);
         self.nodes[node].landing += 1;
-        self.schedule(after, Happening::Data { node, incarnation, io, extent, what, ok });
+        let data = Happening::Data { node, incarnation, io, extent, what, ok };
+        self.begin_io(node, kind, after, data);
+    }
+
+    /// An operation is under way, if no script holds it.
+    fn begin_io(&mut self, node: usize, kind: Io, after: u64, end: Happening) {
+        match &mut self.script {
+            None => self.schedule(after, end),
+            Some(script) => {
+                if let Some(end) = script.pass(node, kind, end) {
+                    self.schedule(SCRIPTED_IO, end);
+                }
+            }
+        }
     }
 
     /// Something below repeats a write: it is there early, and lands again when it ends.
@@ -405,7 +432,8 @@ impl World {
     /// Per block, what the disk of `node` may hold once everything under way there has ended.
     pub(crate) fn possible_content(&self, node: usize) -> Vec<Vec<Stamp>> {
         let mut all = self.nodes[node].data.possible();
-        for happening in self.queue.values() {
+        let held = self.script.iter().flat_map(Script::held);
+        for happening in self.queue.values().chain(held) {
             if let Happening::Data {
                 node: n, extent, what: Landing::Write { values, .. }, ..
             } = happening
@@ -441,8 +469,11 @@ impl World {
         };
         let keys: Vec<(u64, u64)> =
             self.queue.iter().filter(|(_, h)| of_node(h)).map(|(k, _)| *k).collect();
+        let scripted = self.script.is_some();
         for key in keys {
             match self.queue.remove(&key) {
+                // A script lands what is to be there.
+                Some(_) if scripted => {}
                 Some(Happening::Data { extent, what: Landing::Write { values, .. }, .. }) => {
                     self.land_part(node, extent, values);
                 }
@@ -453,14 +484,21 @@ impl World {
             }
         }
         self.nodes[node].landing = 0;
+        let script = self.script.as_mut().map(|script| script.power_lost(node));
         let tearing = &mut Tearing { rate: self.options.torn, torn: &mut self.oracle.torn };
-        self.nodes[node].data.lose_power(tearing, &mut self.rng);
+        match script {
+            Some(keep) => self.nodes[node].data.lose_power_but(|block| keep.keeps(block)),
+            None => self.nodes[node].data.lose_power(tearing, &mut self.rng),
+        }
         self.nodes[node].reboot(&mut self.rng);
     }
 
     fn noticed(&mut self, node: usize, notice: &Notice) {
         self.log(|| format!("server{}: {notice:?}", node + 1));
         self.promise_at(node, notice);
+        if let Some(script) = &mut self.script {
+            script.noticed(node, notice);
+        }
         match notice {
             Notice::SessionOpened { .. } if self.oracle.lone == [true, true] => {
                 self.fail("two sides that both wrote alone opened a session".to_owned());
@@ -544,9 +582,13 @@ impl World {
                 (RequestOp::Write(payload(extent, stamp)), AppOp::Write(stamp, fua), extent)
             }
         };
-        self.nodes[node].requests.insert(id, waits);
+        self.request(node, waits, Request { id, op, extent, fua });
+    }
+
+    pub(crate) fn request(&mut self, node: usize, waits: AppOp, request: Request) {
+        self.nodes[node].requests.insert(request.id, waits);
         let incarnation = self.nodes[node].incarnation;
-        self.tell(node, incarnation, Event::Request(Request { id, op, extent, fua }));
+        self.tell(node, incarnation, Event::Request(request));
     }
 
     fn completed(
@@ -559,6 +601,9 @@ impl World {
             self.fail(format!("server{}: request {} answered twice", node + 1, id.0));
             return;
         };
+        if let Some(script) = &mut self.script {
+            script.answered(id, &result);
+        }
         match (op, result) {
             (AppOp::Write(stamp, durable), Ok(_)) => {
                 if self.options.watch.is_some() {

@@ -1,0 +1,232 @@
+//! Operations that outlive their process or session, errors, and what must not wait for what.
+
+use super::region;
+use crate::script::{A, B, Closed, Io, Keep, Scenario, Stage};
+use mirror_core::command::Refusal;
+use mirror_core::rules::Rule;
+use mirror_core::status::Phase;
+
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "ghost-io",
+        about: "a write of a killed agent lands after the writes of its successor",
+        closed: &[Closed { by: &[Rule::Lock], otherwise: "has no mark" }],
+        steps: ghost_of_a_process,
+    },
+    Scenario {
+        name: "ghost-io/time-out",
+        about: "a write over its time limit lands after a later one in the same process",
+        closed: &[Closed { by: &[Rule::ErrorFails], otherwise: "has no mark" }],
+        steps: ghost_after_a_time_out,
+    },
+    Scenario {
+        name: "ghost-io/half-open",
+        about: "a write in a connection that one side has given up arrives after later ones",
+        closed: &[Closed {
+            by: &[Rule::ConnFrames, Rule::SessionFrames],
+            otherwise: "has no mark",
+        }],
+        steps: ghost_of_a_connection,
+    },
+    Scenario {
+        name: "error-then-break",
+        about: "a write fails on the active side's disk; the other side has it",
+        closed: &[Closed { by: &[Rule::ErrorFails], otherwise: "has no mark" }],
+        steps: error_then_break,
+    },
+    Scenario {
+        name: "error-then-break/reboot",
+        about: "the side whose disk failed restarts, and looks clean",
+        closed: &[Closed {
+            by: &[Rule::ErrorKept],
+            otherwise: "not so: activating server1 is refused: DiskFailed",
+        }],
+        steps: error_then_reboot,
+    },
+    Scenario {
+        name: "error-then-break/bad-sector",
+        about: "a bad sector would be read from a peer that lacks the newest write there",
+        closed: &[Closed { by: &[Rule::CleanPeerRead], otherwise: "a read on server1" }],
+        steps: bad_sector,
+    },
+    Scenario {
+        name: "read-then-gone",
+        about: "a read returns a write that the standby does not have; the active side dies",
+        closed: &[Closed { by: &[Rule::ReadsWait], otherwise: "not so: what was read is there" }],
+        steps: read_then_gone,
+    },
+    Scenario {
+        name: "credit-deadlock",
+        about: "the copies of a recovery are stuck on the target's disk; the application writes",
+        closed: &[Closed { by: &[Rule::LiveCredit], otherwise: "never happened" }],
+        steps: stuck_copies,
+    },
+    Scenario {
+        name: "credit-deadlock/unreadable-source",
+        about: "a block of the source cannot be read",
+        closed: &[Closed {
+            by: &[Rule::UnreadableEnds],
+            otherwise: "not so: the recovery has ended",
+        }],
+        steps: unreadable_source,
+    },
+    Scenario {
+        name: "credit-deadlock/hung-cluster-partition",
+        about: "the record of going alone hangs over its time limit",
+        closed: &[Closed { by: &[Rule::MetaFails], otherwise: "never happened" }],
+        steps: hung_cluster_partition,
+    },
+];
+
+fn ghost_of_a_process(s: &mut Stage) {
+    s.activate(A);
+    let ghost = s.hold(A, Io::Write(1));
+    s.begin_write(A, 1);
+    s.until_held(ghost);
+    s.hold_no_more(ghost);
+    s.wait(1);
+    s.kill(A);
+    if !s.try_start(A) {
+        s.land(ghost);
+        s.start(A);
+    }
+    s.until_normal();
+    s.activate(A);
+    s.write(A, 1);
+    // Long enough for the marks to go.
+    s.wait(5000);
+    s.land(ghost);
+}
+
+fn ghost_after_a_time_out(s: &mut Stage) {
+    s.activate(A);
+    let ghost = s.hold(A, Io::Write(1));
+    let first = s.begin_write(A, 1);
+    s.until_held(ghost);
+    s.hold_no_more(ghost);
+    s.time_out(ghost);
+    s.until_refused(first);
+    let second = s.begin_write(A, 1);
+    s.until("an answer", |s| s.is_answered(second));
+    s.wait(5000);
+    s.land(ghost);
+}
+
+fn ghost_of_a_connection(s: &mut Stage) {
+    s.let_ghosts_arrive();
+    s.activate(A);
+    let ghost = s.hold_frame(B, "Write");
+    let first = s.begin_write(A, 1);
+    s.until_held(ghost);
+    s.hold_no_more(ghost);
+    s.reset_at(A);
+    s.until_done(first);
+    s.until_normal();
+    s.write(A, 1);
+    s.wait(5000);
+    s.land(ghost);
+}
+
+/// A write that the standby has and the active side's disk has not.
+fn failed_write(s: &mut Stage) {
+    s.activate(A);
+    let bad = s.hold(A, Io::Write(1));
+    let write = s.begin_write(A, 1);
+    s.until_held(bad);
+    s.wait(1);
+    s.fail(bad);
+    s.until_refused(write);
+}
+
+fn error_then_break(s: &mut Stage) {
+    failed_write(s);
+    // No other answer than an error, whatever becomes of the link.
+    s.part();
+    s.wait(5000);
+    let read = s.begin_read(A, 1);
+    s.until_refused(read);
+    s.kill(A);
+    s.activate(B);
+    s.write(B, 1);
+}
+
+fn error_then_reboot(s: &mut Stage) {
+    failed_write(s);
+    s.part();
+    s.power_loss(A, Keep::Everything);
+    s.start(A);
+    s.activation_refused(A, true, Refusal::DiskFailed);
+}
+
+fn bad_sector(s: &mut Stage) {
+    s.activate(A);
+    s.part();
+    // More regions than copies may be in flight.
+    (0..5).for_each(|n| {
+        s.write(A, region(2 * n));
+    });
+    let slow = [0, 2, 4].map(|n| s.hold(A, Io::Read(region(n))));
+    s.heal();
+    slow.into_iter().for_each(|hold| s.until_held(hold));
+    s.bad_sector(A, region(8));
+    let read = s.begin_read(A, region(8));
+    s.until("an answer", |s| s.is_answered(read));
+    let found = s.found(read);
+    s.expect("the read fails", found.is_none());
+}
+
+fn read_then_gone(s: &mut Stage) {
+    s.activate(A);
+    let write = s.hold_frame(B, "Write");
+    s.begin_write(A, 1);
+    s.until_held(write);
+    s.wait(1);
+    let read = s.begin_read(A, 1);
+    s.wait(1);
+    let shown = s.found(read);
+    s.reset();
+    s.kill(A);
+    s.activate(B);
+    let now = s.read(B, 1);
+    s.expect("what was read is there", shown.is_none_or(|stamp| stamp == now));
+}
+
+fn stuck_copies(s: &mut Stage) {
+    s.activate(A);
+    s.part();
+    (0..5).for_each(|n| {
+        s.write(A, region(2 * n));
+    });
+    let slow = [0, 2, 4].map(|n| s.hold(B, Io::Write(region(n))));
+    s.heal();
+    slow.into_iter().for_each(|hold| s.until_held(hold));
+    s.write(A, region(20));
+    s.flush(A);
+}
+
+fn unreadable_source(s: &mut Stage) {
+    s.activate(A);
+    s.part();
+    s.write(A, 1);
+    s.bad_sector(A, 1);
+    s.heal();
+    s.until_verdict("descendant-difference");
+    s.wait(2000);
+    let recovering = s.status(A).is_some_and(|status| status.phase == Phase::Recovering);
+    s.expect("the recovery has ended", !recovering);
+    // The rest of the mirror goes on.
+    s.write(A, region(20));
+}
+
+fn hung_cluster_partition(s: &mut Stage) {
+    s.activate(A);
+    s.part();
+    let record = s.hold(A, Io::RecordA);
+    let write = s.begin_write(A, 1);
+    s.until_held(record);
+    s.time_out(record);
+    s.until_refused(write);
+    s.kill(A);
+    s.activate(B);
+    s.write(B, 1);
+}
