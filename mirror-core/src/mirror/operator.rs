@@ -269,7 +269,10 @@ impl Mirror {
             // Nothing could complete alone: the first write would wait for ever.
             return Answer::Refuse(Refusal::NoContact);
         }
-        if record.peer_behind || record.forced_at.is_some() {
+        // Once a session has been open since the force, the peer may have adopted what was forced,
+        // and gone on from it.
+        let forced = record.forced_at.is_some() && !record.peer_may_hold();
+        if record.peer_behind || forced {
             return Answer::WithoutContact;
         }
         match self.loss {

@@ -7,7 +7,7 @@ use mirror_core::direction::{Row, judge};
 use mirror_core::io::{Request, RequestId, RequestOp};
 use mirror_core::mirror::Tuning;
 use mirror_core::record::{Lineage, Record};
-use mirror_core::units::{Extent, Generation, Id16, SessionNo, Side};
+use mirror_core::units::{ActivationNo, Extent, Generation, Id16, SessionNo, Side};
 use mirror_core::wire::Message;
 use rig::Rig;
 
@@ -120,6 +120,25 @@ fn a_target_forgets_that_its_peer_was_active_when_it_is_whole() {
     let mirror = first.record().mirror;
     first.receive(11, Message::Adopt { generation, ancestors, overruled, mirror });
     assert!(!first.record().peer_active);
+}
+
+/// The operator's word for a side lasts until the other one may have what was forced: from then on
+/// that one may have gone on from it.
+#[test]
+fn a_force_permits_an_activation_until_the_peer_may_have_adopted() {
+    let mut record = constructed(Side::First);
+    record.generation = Generation::new(5);
+    record.bases = [None; 2];
+    record.forced_at = Some(ActivationNo(3));
+    record.born_session = SessionNo(10);
+    let activate = Command::Activate { peer_down: false, peer_seen_active: None };
+    let mut first = Rig::new(record.clone());
+    first.command(activate);
+    assert_eq!(first.said, ["Ok(Activated)"]);
+    record.session = SessionNo(11);
+    let mut first = Rig::new(record);
+    first.command(activate);
+    assert_eq!(first.said, ["Err(NoContact)"]);
 }
 
 /// With `alone = "fenced"` the writes of two sides that have gone apart would wait for a word that

@@ -183,8 +183,8 @@ impl World {
         }
         // The operator vouches only for what is true: off, and nothing written alone.
         let other = 1 - node;
-        let peer_down =
-            self.nodes[other].mirror.is_none() && !self.oracle.lone[other] && self.rng.chance(500);
+        let went_on = self.oracle.lone[other] || self.oracle.parted[other];
+        let peer_down = self.nodes[other].mirror.is_none() && !went_on && self.rng.chance(500);
         let peer_seen_active = self.seen_active(node);
         let pending = if peer_down { Pending::PeerDown } else { Pending::Operator };
         self.command_if_up(node, Command::Activate { peer_down, peer_seen_active }, pending);

@@ -292,47 +292,48 @@ impl Oracle {
     /// # Errors
     /// A text for the report.
     pub fn check(&self, block: usize, stamp: Stamp, as_of: u64) -> Result<(), String> {
-        self.check_part(block, stamp, stamp, as_of)
+        self.check_part(block, &mut vec![stamp], as_of)
     }
 
-    /// `stamp` is all that the block holds, or a part of `whole`, which is torn.
-    fn check_part(
-        &self,
-        block: usize,
-        stamp: Stamp,
-        whole: Stamp,
-        as_of: u64,
-    ) -> Result<(), String> {
+    /// The last of `within` is all that the block holds, or a part of the one before it, which is
+    /// torn.
+    fn check_part(&self, block: usize, within: &mut Vec<Stamp>, as_of: u64) -> Result<(), String> {
+        let stamp = within.last().copied().unwrap_or(0);
         if let Some((old, new)) = self.torn.parts(stamp) {
-            self.check_part(block, old, whole, as_of)?;
-            return self.check_part(block, new, whole, as_of);
+            for part in [old, new] {
+                within.push(part);
+                self.check_part(block, within, as_of)?;
+                within.pop();
+            }
+            return Ok(());
         }
         let held = self.get(stamp);
         let is_there = |w: &Write| !w.zero && w.shown.is_none() && w.blocks.contains(&block);
         if stamp != 0 && !held.is_some_and(is_there) {
             return Err(format!("block {block} holds {stamp}, which was never written there"));
         }
-        let first = self.check_write(block, [stamp, whole], held, as_of);
-        let zeros = || self.writes.iter().filter(|w| w.zero && w.blocks.contains(&block));
-        let by_zeros = |w: &Write| self.check_write(block, [stamp, whole], Some(w), as_of).is_ok();
-        if stamp == 0 && zeros().any(by_zeros) {
-            return Ok(());
+        let first = self.check_write(block, within, held, as_of);
+        if stamp != 0 || first.is_ok() {
+            return first;
         }
-        first
+        let mut zeros = self.at(block).filter(|(_, w)| w.zero);
+        let by_zeros = zeros.any(|(_, w)| self.check_write(block, within, Some(w), as_of).is_ok());
+        if by_zeros { Ok(()) } else { first }
     }
 
-    /// `held` left this part of this whole.
+    /// `held` left the last of `within`.
     fn check_write(
         &self,
         block: usize,
-        [part, stamp]: [Stamp; 2],
+        within: &[Stamp],
         held: Option<&Write>,
         as_of: u64,
     ) -> Result<(), String> {
+        let stamp = within.first().copied().unwrap_or(0);
         if let Some(declared) = &self.declared[block] {
             let void = held.is_none_or(|w| w.void);
             let rewritten = self.at(block).any(|(_, w)| Self::is_protected(w));
-            let is_declared = declared.contains(&stamp) || declared.contains(&part);
+            let is_declared = within.iter().any(|s| declared.contains(s));
             if void && !is_declared && !rewritten {
                 return Err(format!(
                     "block {block} holds {stamp}, but the operator declared {declared:?}"
@@ -344,7 +345,7 @@ impl Oracle {
             Self::is_protected(w)
                 && w.began > ended
                 && w.ended.is_some_and(|e| e <= as_of)
-                && w.shown.is_none_or(|s| s.value != stamp && s.value != part)
+                && w.shown.is_none_or(|s| !within.contains(&s.value))
         });
         newer.map_or(Ok(()), |(n, w)| Err(describe(block, stamp, n, w)))
     }

@@ -55,6 +55,11 @@ impl World {
         self.nodes[node].durable_record().ok().flatten()
     }
 
+    /// The other has gone on alone, this one has not, and it lacks something.
+    fn is_older(&self, node: usize) -> bool {
+        self.oracle.lone[1 - node] && !self.oracle.lone[node] && self.lacks(node).is_some()
+    }
+
     /// Both sides are in one session now.
     pub(crate) fn in_session(&self) -> bool {
         let now = self.now();
@@ -118,10 +123,11 @@ impl World {
     /// last session, or if the other cannot have gone on.
     fn unvouched(&mut self, node: usize, vouched: bool) {
         let never_met = self.nodes[node].last_met != Some(self.nodes[node].incarnation);
-        let behind = !vouched && never_met && self.oracle.lone[1 - node] && !self.oracle.lone[node];
+        let behind = !vouched && never_met && self.is_older(node);
         if behind && !self.promises.word {
+            let lacks = self.lacks(node).unwrap_or_default();
             self.fail(format!(
-                "server{} was activated without a word, and the other had gone on",
+                "server{} was activated without a word, and the other had gone on: {lacks}",
                 node + 1
             ));
         }
@@ -132,7 +138,7 @@ impl World {
             Notice::Parked { .. } => {
                 // The other has gone on, and this one has not and does not now.
                 let idle = !self.nodes[node].is_active();
-                let older = idle && self.oracle.lone[1 - node] && !self.oracle.lone[node];
+                let older = idle && self.is_older(node);
                 self.promises.met_newer[node] |= older && !self.promises.word;
             }
             Notice::SessionOpened { verdict } => self.session_opens(node, verdict),
@@ -170,7 +176,7 @@ impl World {
         let now = self.now();
         let Some(status) = self.nodes[node].mirror.as_ref().map(|m| m.status(now)) else { return };
         let target = status.recovery.map(|r| r.target);
-        let overwritten = target.is_some_and(|t| self.oracle.lone[t] && !self.oracle.lone[1 - t]);
+        let overwritten = target.is_some_and(|t| self.is_older(1 - t));
         if overwritten && !self.promises.word {
             self.fail("the older side is copied over the newer one".to_owned());
         }
@@ -189,6 +195,10 @@ impl World {
         let (Some(mine), Some(theirs)) = (self.durable(node), self.durable(1 - node)) else {
             return Ok(());
         };
+        if mine.behind || mine.inconsistent.is_some() {
+            // What it says of the other serves nobody.
+            return Ok(());
+        }
         let restored = self.nodes.iter().any(|n| n.restored);
         let knows = theirs.behind || theirs.inconsistent.is_some();
         let gone = theirs.generation.is_none() || theirs.disk_error || theirs.forced_at.is_some();

@@ -569,7 +569,8 @@ impl World {
                 (RequestOp::Flush, AppOp::Flush(covered), Extent::default())
             }
             1..=3 => {
-                let judged = !self.oracle.lone[1 - node] && !self.oracle.overruled[node];
+                let went_on = self.oracle.lone[1 - node] || self.oracle.parted[1 - node];
+                let judged = !went_on && !self.oracle.overruled[node];
                 let began = self.oracle.read_begins();
                 (RequestOp::Read, AppOp::Read(extent, began, judged), extent)
             }
