@@ -229,6 +229,10 @@ impl Mirror {
         let (Some(number), Some(conn)) = (agree.next_session(), conn) else { return };
         if accepts {
             agree.step = Step::Offering;
+            if agree.verdict.is_some_and(|v| v.outcome == Outcome::InSync) {
+                // The dialler records first that it is in sync, and may go on from there.
+                self.meta.record.peer_behind = false;
+            }
             self.meta.record.session = number;
             self.meta.record.session_open = false;
             self.meta.persist_then(Then::Offer(conn));

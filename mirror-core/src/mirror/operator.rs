@@ -339,6 +339,11 @@ impl Mirror {
 
     /// The peer wants to be activated. Of two at a time the first server wins.
     pub(super) fn on_activate_ask(&mut self, number: ActivationNo) {
+        if self.operator.is_stopping() && !self.active {
+            // What is being recorded says that the peer is not active. It will hear the end of the
+            // connection instead of an answer.
+            return;
+        }
         let recording = self.operator.activating.is_some_and(|a| a.asking == Asking::Recording);
         let competing = self.operator.activating.is_some() && self.dials_first();
         let half_copied = self.session().is_some_and(|s| {
@@ -716,7 +721,9 @@ impl Mirror {
     pub(super) fn stop_flush_done(&mut self, ok: bool) {
         let Some((id, _)) = self.operator.stopping else { return };
         self.operator.stopping = Some((id, Stopping::Recording));
-        let peer_active = self.session().is_some_and(|s| s.peer_active);
+        // A grant may just be on its way to the disk.
+        let granted = self.meta.record.peer_active;
+        let peer_active = self.session().is_some_and(|s| s.peer_active || granted);
         // A standby that stops while its peer goes on knows that it falls behind.
         self.meta.record.behind |= peer_active && holds(Rule::StopBehind);
         // After a crash this flush is not the one that was missed: only a session heals that.

@@ -4,7 +4,7 @@ mod rig;
 
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{IoFailure, RequestError};
-use mirror_core::units::{SessionNo, Side};
+use mirror_core::units::{ActivationNo, SessionNo, Side};
 use mirror_core::wire::{Beat, Message};
 use rig::{Rig, constructed};
 
@@ -116,6 +116,30 @@ fn a_stop_refuses_a_force_that_waits() {
     let stop = rig.command(Command::Shutdown);
     rig.data_ends(Ok(None));
     assert_eq!(rig.replies, [(force, Err(Refusal::Stopping)), (stop, Ok(Done::Stopped))]);
+}
+
+/// A clean goodbye tells an active peer that this side knows itself behind: so one that is already
+/// stopping as a side in sync lets nobody be activated under its eyes.
+#[test]
+fn a_side_that_stops_grants_nothing() {
+    let mut rig = Rig::in_session();
+    let stop = rig.command(Command::Shutdown);
+    rig.receive(11, Message::ActivateAsk { number: ActivationNo(1) });
+    rig.data_ends(Ok(None));
+    assert_eq!(rig.replies, [(stop, Ok(Done::Stopped))]);
+    let granted = |m: &Message| matches!(m, Message::ActivateGrant { .. });
+    assert!(!rig.sent.iter().any(granted));
+    assert!(!rig.record().behind);
+}
+
+/// One that granted before does know it.
+#[test]
+fn a_side_that_stops_after_a_grant_is_behind() {
+    let mut rig = Rig::in_session();
+    rig.receive(11, Message::ActivateAsk { number: ActivationNo(1) });
+    rig.command(Command::Shutdown);
+    rig.data_ends(Ok(None));
+    assert!(rig.record().behind);
 }
 
 /// The peer takes this side for active once it has granted; nothing else would tell it.

@@ -122,6 +122,22 @@ fn a_target_forgets_that_its_peer_was_active_when_it_is_whole() {
     assert!(!first.record().peer_active);
 }
 
+/// The dialler records first that both are in sync again: what it was known to have missed must be
+/// forgotten before, or this side could be activated on that later, when the other has gone on.
+#[test]
+fn a_peer_is_known_to_be_behind_until_it_is_offered_a_session_in_sync() {
+    let mut record = constructed(Side::Second);
+    record.peer_behind = true;
+    let mut second = Rig::new(record);
+    let mut theirs = Rig::new(constructed(Side::First)).card();
+    theirs.record.behind = true;
+    assert_eq!(judge(&second.card(), &theirs).row, Row::InSync);
+    second.connect();
+    second.agree_with(theirs);
+    assert!(second.has_sent(|m| matches!(m, Message::Offer { .. })));
+    assert!(!second.record().peer_behind);
+}
+
 /// The operator's word for a side lasts until the other one may have what was forced: from then on
 /// that one may have gone on from it.
 #[test]

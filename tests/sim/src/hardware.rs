@@ -79,10 +79,7 @@ impl World {
             let what = if keep_data { "cluster partition is" } else { "disks are" };
             format!("server{}: the {what} new", node + 1)
         });
-        let went_on = |n: usize| self.oracle.lone[n] || self.oracle.parted[n];
-        let newer = self.oracle.lone[node] && !went_on(1 - node);
         self.give_up(node, &record);
-        self.promises.zeroed_newer[node] = keep_data && newer;
         self.nodes[node].replace_disks(keep_data);
         self.image = None;
     }

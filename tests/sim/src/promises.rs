@@ -5,7 +5,6 @@
 
 use crate::disk::{blocks, stamps};
 use crate::world::World;
-use mirror_core::direction::Row;
 use mirror_core::io::Notice;
 use mirror_core::record::Record;
 use mirror_core::status::LinkStatus;
@@ -18,8 +17,6 @@ pub struct Promises {
     met_newer: [bool; 2],
     /// It restarted after a session in which the other was active.
     restarted_under_active: [bool; 2],
-    /// Only its cluster partition is gone: its disk still has what nobody else has.
-    pub(crate) zeroed_newer: [bool; 2],
     /// The cluster manager has vouched here that the other is off.
     pub(crate) vouched: [bool; 2],
     /// The last session that it opened, and the row that led there.
@@ -33,7 +30,6 @@ impl Promises {
     pub(crate) fn forced(&mut self, node: usize) {
         self.met_newer[node] = false;
         self.restarted_under_active[node] = false;
-        self.zeroed_newer = [false; 2];
         self.word = true;
     }
 
@@ -43,11 +39,6 @@ impl Promises {
         self.met_newer[node] = false;
         self.restarted_under_active[node] = false;
     }
-}
-
-/// The row of that name.
-fn row(name: &str) -> Option<Row> {
-    Row::ALL.iter().copied().find(|r| r.name() == name)
 }
 
 impl World {
@@ -111,8 +102,6 @@ impl World {
         if let Some(why) = broken {
             self.fail(format!("server{} {why}, and was activated", node + 1));
         }
-        // The operator goes on with this side.
-        self.promises.zeroed_newer[1 - node] = false;
         if !self.in_session() {
             self.unvouched(node, peer_down || self.promises.vouched[node]);
             self.oracle.activated_apart(node);
@@ -155,15 +144,9 @@ impl World {
                 self.fail(format!("session {}: one says {one}, the other {other}", a.0));
             }
         }
-        let zeroed = self.promises.zeroed_newer;
-        let idle = self.nodes.iter().all(|n| !n.is_active());
-        if zeroed != [false; 2] && idle && row(verdict) == Some(Row::BlankTarget) {
-            self.fail("the only copy of something is overwritten without a word".to_owned());
-        }
         self.older_over_newer(node);
         self.promises.met_newer = [false; 2];
         self.promises.restarted_under_active = [false; 2];
-        self.promises.zeroed_newer = [false; 2];
         self.promises.vouched = [false; 2];
         if self.in_session() {
             self.promises.word = false;
