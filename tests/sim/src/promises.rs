@@ -103,7 +103,8 @@ impl World {
             self.fail(format!("server{} {why}, and was activated", node + 1));
         }
         if !self.in_session() {
-            self.unvouched(node, peer_down || self.promises.vouched[node]);
+            self.promises.vouched[node] |= peer_down;
+            self.unvouched(node, self.promises.vouched[node]);
             self.oracle.activated_apart(node);
         }
     }
@@ -208,10 +209,25 @@ impl World {
         Ok(())
     }
 
-    /// With `alone = "fenced"` no two sides write alone.
-    pub(crate) fn check_fenced(&mut self) {
-        let fenced = self.nodes.iter().all(|n| n.tuning.fenced);
-        if fenced && self.oracle.lone == [true; 2] && !self.promises.word {
+    /// With `alone = "fenced"` nothing completes alone before the other side has recorded that it is
+    /// behind, or somebody vouched for its being off; and so no two sides write alone.
+    pub(crate) fn check_fenced(&mut self, writer: usize, on_other: bool) {
+        if !self.nodes[writer].tuning.fenced || self.promises.word {
+            return;
+        }
+        let now = self.now();
+        let mirror = self.nodes[writer].mirror.as_ref();
+        let alone = mirror.is_some_and(|m| m.status(now).link != LinkStatus::Session);
+        let restored = self.nodes.iter().any(|n| n.restored);
+        if alone && !on_other && !self.promises.vouched[writer] && !restored {
+            let knows = self.durable(1 - writer).is_none_or(|r| {
+                r.behind || r.inconsistent.is_some() || r.generation.is_none() || r.disk_error
+            });
+            if !knows {
+                self.fail(format!("server{} is fenced, and wrote alone", writer + 1));
+            }
+        }
+        if self.nodes[1 - writer].tuning.fenced && self.oracle.lone == [true; 2] {
             self.fail("fenced sides both wrote alone".to_owned());
         }
     }

@@ -648,6 +648,6 @@ impl World {
         // An ack can outlive the process that sent it.
         holders[1 - writer] &= !loses || self.nodes.iter().all(with_peer);
         self.oracle.acked(stamp, holders, on == [true, true]);
-        self.check_fenced();
+        self.check_fenced(writer, on[1 - writer]);
     }
 }
