@@ -69,9 +69,10 @@ pub struct Request {
 pub enum IoFailure {
     /// The disk answered with this errno.
     Errno(i32),
-    /// No answer within the disk's time limit. The operation may still land: its own answer
-    /// follows later as a second event with the same id (`Late`), and until then its place takes
-    /// no other write (rule 12).
+    /// No answer within the disk's time limit. The operation may still land: its own answer may
+    /// follow as a second event with the same id, which is ignored. A write or a flush that is given
+    /// up is a failed disk at once: its side takes no other write and opens no session, and its
+    /// successor starts when what is under way has ended (rule 12).
     TimedOut,
 }
 

@@ -1,8 +1,8 @@
-//! Switches that drop one rule of the mirror at a time, so that the simulator can show that it
-//! would notice.
+//! Switches that drop rules of the mirror, so that the simulator can show that it would notice.
 //!
 //! Without the cargo feature `mutations`, [`holds`] is a constant and nothing of this is left in
-//! the program. With it, [`drop_rule`] drops a rule for the calling thread.
+//! the program. With it, [`drop_rules`] drops some for the calling thread: one, or a rule together
+//! with the one that covers for it.
 
 macro_rules! rules {
     ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
@@ -50,8 +50,6 @@ rules! {
     InconsistentFirst = "inconsistent-first";
     /// Marks of copied regions go after both disks have flushed.
     FlushCopied = "flush-copied";
-    /// The target adopts the generation before the source takes it for whole.
-    TargetFirst = "target-first";
     /// Once told to adopt, the target is not known to be behind.
     ToldMayHold = "told-may-hold";
     /// A side that has shown its card completes nothing alone.
@@ -123,8 +121,6 @@ rules! {
     ForceUnseen = "force-unseen";
     /// What is declared the truth is flushed first.
     ForceFlushes = "force-flushes";
-    /// An operation that was given up may still land.
-    LateLands = "late-lands";
     /// A disk error is remembered.
     ErrorKept = "error-kept";
     /// A write or a flush that fails, fails the device.
@@ -174,12 +170,7 @@ mod switch {
         1 << rule as u32
     }
 
-    /// Drops `rule` (or none) for the calling thread, from now on.
-    pub fn drop_rule(rule: Option<Rule>) {
-        DROPPED.set(rule.map_or(0, bit));
-    }
-
-    /// Drops several rules at once for the calling thread: for rules that cover for each other.
+    /// Drops `rules`, and no others, for the calling thread, from now on.
     pub fn drop_rules(rules: &[Rule]) {
         DROPPED.set(rules.iter().fold(0, |all, rule| all | bit(*rule)));
     }
@@ -192,7 +183,7 @@ mod switch {
 }
 
 #[cfg(feature = "mutations")]
-pub use switch::{drop_rule, drop_rules, holds};
+pub use switch::{drop_rules, holds};
 
 /// Whether `rule` is in force: always.
 #[cfg(not(feature = "mutations"))]

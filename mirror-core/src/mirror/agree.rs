@@ -253,6 +253,10 @@ impl Mirror {
         let (Some(number), Some(conn)) = (agree.next_session(), conn) else { return };
         if accepts {
             agree.step = Step::Offering;
+            if agree.verdict.is_some_and(|v| v.outcome == Outcome::InSync) {
+                // The dialler records first that it is in sync, and may go on from there.
+                self.meta.record.peer_behind = false;
+            }
             self.meta.record.session = number;
             self.meta.record.session_open = false;
             self.meta.persist_then(Then::Offer(conn));
@@ -330,7 +334,9 @@ impl Mirror {
         record.session_open = true;
         record.clean_stop = false;
         record.active = self.active;
-        record.peer_active = theirs.active;
+        // A side that restarted under an active peer may lack what its cache lost, until it is whole.
+        let target = verdict.source().is_some_and(|source| source != record.side);
+        record.peer_active = theirs.active || (target && record.peer_active);
         let both = theirs.record.known_activation.max(theirs.record.activation);
         record.known_activation = record.known_activation.max(record.activation).max(both);
         match verdict.outcome {

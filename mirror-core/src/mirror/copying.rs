@@ -360,9 +360,6 @@ impl Mirror {
             }
             // Once it is told, the target may hold our generation and be whole.
             self.meta.record.peer_behind &= !holds(Rule::ToldMayHold);
-            if !holds(Rule::TargetFirst) {
-                self.record_in_sync();
-            }
             self.meta.persist_then(Then::Adopt(conn));
         }
     }

@@ -64,8 +64,6 @@ enum Owner {
     StopFlush,
     /// The flush before a force.
     ForceFlush,
-    /// Given up after its time limit, but it may still land (rule 12).
-    Late,
 }
 
 /// Where the record of going alone stands (rule 3).
@@ -313,16 +311,12 @@ impl Mirror {
 
     fn on_data(&mut self, io: IoId, result: Result<Option<crate::buf::Buf>, IoFailure>) {
         let Some(owner) = self.ios.remove(&io) else { return };
-        if result == Err(IoFailure::TimedOut) && holds(Rule::LateLands) {
-            self.ios.insert(io, Owner::Late);
-        }
         match owner {
             Owner::Op(token) => self.op_local_done(token, result),
             Owner::Peer(token) => self.peer_op_done(token, &result),
             Owner::Copy(token) => self.copy_read_done(token, result),
             Owner::StopFlush => self.stop_flush_done(result.is_ok()),
             Owner::ForceFlush => self.force_flush_done(result.is_ok()),
-            Owner::Late => {}
         }
     }
 

@@ -309,7 +309,10 @@ impl Mirror {
             // Nothing could complete alone: the first write would wait for ever.
             return Answer::Refuse(Refusal::NoContact);
         }
-        if record.peer_behind || record.forced_at.is_some() {
+        // Once a session has been open since the force, the peer may have adopted what was forced,
+        // and gone on from it.
+        let forced = record.forced_at.is_some() && !record.peer_may_hold();
+        if record.peer_behind || forced {
             return Answer::WithoutContact;
         }
         match self.loss {
@@ -376,6 +379,11 @@ impl Mirror {
 
     /// The peer wants to be activated. Of two at a time the first server wins.
     pub(super) fn on_activate_ask(&mut self, number: ActivationNo) {
+        if self.operator.is_stopping() && !self.active {
+            // What is being recorded says that the peer is not active. It will hear the end of the
+            // connection instead of an answer.
+            return;
+        }
         let recording = self.operator.activating.is_some_and(|a| a.asking == Asking::Recording);
         let competing = self.operator.activating.is_some() && self.dials_first();
         let half_copied = self.session().is_some_and(|s| {
@@ -763,6 +771,9 @@ impl Mirror {
         }
         self.operator.stopping = Some((id, Stopping::Deactivating));
         self.refuse_activation(Refusal::Stopping);
+        if let Some(forcing) = self.operator.forcing.take_if(|f| f.flush == Flush::Due) {
+            self.reply(forcing.id, Err(Refusal::Stopping));
+        }
         if self.active && self.operator.closing.is_none() {
             self.operator.closing = Some((None, Closing::Draining));
         }
@@ -799,7 +810,10 @@ impl Mirror {
 
     fn advance_stop(&mut self) {
         let Some((id, Stopping::Deactivating)) = self.operator.stopping else { return };
-        if self.active || self.operator.is_closing() || self.link.is_agreeing() {
+        // A force that has begun is recorded and answered first.
+        let forcing = self.operator.forcing.is_some();
+        let closing = self.active || self.operator.is_closing();
+        if closing || forcing || self.link.is_agreeing() {
             return;
         }
         self.begin_stop_flush(id);
@@ -817,7 +831,9 @@ impl Mirror {
     pub(super) fn stop_flush_done(&mut self, ok: bool) {
         let Some((id, _)) = self.operator.stopping else { return };
         self.operator.stopping = Some((id, Stopping::Recording));
-        let peer_active = self.session().is_some_and(|s| s.peer_active);
+        // A grant may just be on its way to the disk.
+        let granted = self.meta.record.peer_active;
+        let peer_active = self.session().is_some_and(|s| s.peer_active || granted);
         // A standby that stops while its peer goes on knows that it falls behind.
         self.meta.record.behind |= peer_active && holds(Rule::StopBehind);
         // After a crash this flush is not the one that was missed: only a session heals that.

@@ -164,12 +164,14 @@ impl Mirror {
             return;
         }
         target.step = Step::Adopting;
+        let peer_active = self.session().is_some_and(|s| s.peer_active);
         let record = &mut self.meta.record;
         let copied = record.inconsistent.map_or(record.generation, |i| Some(i.toward));
         if copied != Some(generation) || mirror.is_none() {
             self.protocol_error("an adoption of something else than was copied");
             return;
         }
+        record.peer_active = peer_active;
         record.generation = Some(generation);
         record.ancestors = ancestors;
         record.overruled = overruled;

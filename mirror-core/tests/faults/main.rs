@@ -4,7 +4,7 @@ mod rig;
 
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{IoFailure, RequestError};
-use mirror_core::units::{SessionNo, Side};
+use mirror_core::units::{ActivationNo, SessionNo, Side};
 use mirror_core::wire::{Beat, Message};
 use rig::{Rig, constructed};
 
@@ -94,6 +94,52 @@ fn of_two_forces_the_second_is_refused_and_both_are_answered() {
     assert_eq!(rig.replies, [(second, Err(Refusal::Busy))]);
     rig.data_ends(Ok(None));
     assert_eq!(rig.replies[1..], [(first, Ok(Done::ForcedAlone))]);
+}
+
+/// An order to stop does not leave a force half done and unanswered, whichever flush ends first.
+#[test]
+fn a_stop_waits_for_a_force_that_has_begun() {
+    let mut rig = Rig::new(constructed(Side::First));
+    let force = rig.command(Command::Force { peer_seen_active: None });
+    let stop = rig.command(Command::Shutdown);
+    assert_eq!(rig.data.len(), 1, "the flush before the force");
+    rig.data_ends(Ok(None));
+    rig.data_ends(Ok(None));
+    assert_eq!(rig.replies, [(force, Ok(Done::ForcedAlone)), (stop, Ok(Done::Stopped))]);
+}
+
+/// One that waits to begin is refused.
+#[test]
+fn a_stop_refuses_a_force_that_waits() {
+    let mut rig = Rig::new(constructed(Side::First));
+    let force = rig.command(Command::Force { peer_seen_active: Some(false) });
+    let stop = rig.command(Command::Shutdown);
+    rig.data_ends(Ok(None));
+    assert_eq!(rig.replies, [(force, Err(Refusal::Stopping)), (stop, Ok(Done::Stopped))]);
+}
+
+/// A clean goodbye tells an active peer that this side knows itself behind: so one that is already
+/// stopping as a side in sync lets nobody be activated under its eyes.
+#[test]
+fn a_side_that_stops_grants_nothing() {
+    let mut rig = Rig::in_session();
+    let stop = rig.command(Command::Shutdown);
+    rig.receive(11, Message::ActivateAsk { number: ActivationNo(1) });
+    rig.data_ends(Ok(None));
+    assert_eq!(rig.replies, [(stop, Ok(Done::Stopped))]);
+    let granted = |m: &Message| matches!(m, Message::ActivateGrant { .. });
+    assert!(!rig.sent.iter().any(granted));
+    assert!(!rig.record().behind);
+}
+
+/// One that granted before does know it.
+#[test]
+fn a_side_that_stops_after_a_grant_is_behind() {
+    let mut rig = Rig::in_session();
+    rig.receive(11, Message::ActivateAsk { number: ActivationNo(1) });
+    rig.command(Command::Shutdown);
+    rig.data_ends(Ok(None));
+    assert!(rig.record().behind);
 }
 
 /// The peer takes this side for active once it has granted; nothing else would tell it.

@@ -7,8 +7,8 @@ use mirror_core::command::Command;
 use mirror_core::direction::{Row, judge};
 use mirror_core::io::{Request, RequestId, RequestOp};
 use mirror_core::mirror::Tuning;
-use mirror_core::record::Record;
-use mirror_core::units::{Extent, Generation, Id16, SessionNo, Side};
+use mirror_core::record::{Lineage, Record};
+use mirror_core::units::{ActivationNo, Extent, Generation, Id16, SessionNo, Side};
 use mirror_core::wire::Message;
 use rig::Rig;
 
@@ -97,6 +97,65 @@ fn a_full_copy_is_owed_until_the_target_is_half_copied() {
     assert!(first.record().owes_all);
     first.receive(11, Message::CopyReady);
     assert!(!first.record().owes_all);
+}
+
+/// A server that restarted under an active peer may have lost what both had acknowledged. An
+/// agreement changes nothing about that, nor does a session, until it has been settled: if contact is
+/// lost before, it must not be activated on the word that its peer is off.
+#[test]
+fn a_target_forgets_that_its_peer_was_active_when_it_is_whole() {
+    let mut record = constructed(Side::First);
+    record.peer_active = true;
+    let mut first = Rig::new(record);
+    let mut theirs = Rig::new(constructed(Side::Second)).card();
+    (theirs.uninterrupted, theirs.marked) = (true, 1);
+    assert_eq!(judge(&first.card(), &theirs).row, Row::SettleFromUninterrupted);
+    first.connect();
+    first.agree_with(theirs);
+    first.receive(0, Message::Offer { session: SessionNo(11) });
+    first.receive(0, Message::Opened { session: SessionNo(11) });
+    let generation = first.record().generation.expect("constructed");
+    first.receive(11, Message::CopyStart { toward: generation, all: false, complete: false });
+    assert!(first.record().peer_active);
+    let (ancestors, overruled) = (Lineage::default(), Lineage::default());
+    let mirror = first.record().mirror;
+    first.receive(11, Message::Adopt { generation, ancestors, overruled, mirror });
+    assert!(!first.record().peer_active);
+}
+
+/// The dialler records first that both are in sync again: what it was known to have missed must be
+/// forgotten before, or this side could be activated on that later, when the other has gone on.
+#[test]
+fn a_peer_is_known_to_be_behind_until_it_is_offered_a_session_in_sync() {
+    let mut record = constructed(Side::Second);
+    record.peer_behind = true;
+    let mut second = Rig::new(record);
+    let mut theirs = Rig::new(constructed(Side::First)).card();
+    theirs.record.behind = true;
+    assert_eq!(judge(&second.card(), &theirs).row, Row::InSync);
+    second.connect();
+    second.agree_with(theirs);
+    assert!(second.has_sent(|m| matches!(m, Message::Offer { .. })));
+    assert!(!second.record().peer_behind);
+}
+
+/// The operator's word for a side lasts until the other one may have what was forced: from then on
+/// that one may have gone on from it.
+#[test]
+fn a_force_permits_an_activation_until_the_peer_may_have_adopted() {
+    let mut record = constructed(Side::First);
+    record.generation = Generation::new(5);
+    record.bases = [None; 2];
+    record.forced_at = Some(ActivationNo(3));
+    record.born_session = SessionNo(10);
+    let activate = Command::Activate { peer_down: false, peer_seen_active: None };
+    let mut first = Rig::new(record.clone());
+    first.command(activate);
+    assert_eq!(first.said, ["Ok(Activated)"]);
+    record.session = SessionNo(11);
+    let mut first = Rig::new(record);
+    first.command(activate);
+    assert_eq!(first.said, ["Err(NoContact)"]);
 }
 
 /// With `alone = "fenced"` the writes of two sides that have gone apart would wait for a word that

@@ -26,7 +26,10 @@ fn card(record: Record, capacity: u64, marks: Option<&Marks>) -> Card {
 impl World {
     /// Checks both sides as they are now.
     pub(crate) fn check_invariants(&mut self) {
-        let broken = self.check_activity().and_then(|()| self.check_cover());
+        let broken = self
+            .check_activity()
+            .and_then(|()| self.check_cover())
+            .and_then(|()| self.check_promises());
         if let Err(text) = broken {
             self.fail(text);
         }

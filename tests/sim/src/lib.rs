@@ -5,6 +5,7 @@
 
 pub mod converge;
 mod disk;
+mod fate;
 mod hardware;
 mod invariants;
 pub mod minimise;
@@ -13,8 +14,10 @@ mod node;
 mod operator;
 pub mod options;
 mod oracle;
+mod promises;
 mod rng;
 pub mod scenarios;
 pub mod script;
 mod survive;
+mod wires;
 pub mod world;

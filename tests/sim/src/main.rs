@@ -7,6 +7,7 @@ use mirror_sim::minimise::{Failing, kinds_left, minimise};
 use mirror_sim::options::Options;
 use mirror_sim::scenarios;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// Tries to make two mirrors lose data.
 ///
@@ -124,12 +125,8 @@ fn main() -> ExitCode {
         ..all
     };
     if !args.only.is_empty() {
-        let off = |(name, rate): (&str, &mut u64)| {
-            if name != "steps" {
-                *rate = 0;
-            }
-        };
-        options.kinds().into_iter().for_each(off);
+        let Options { steps, watch, verbose, .. } = options;
+        options = Options { steps, watch, verbose, ..Options::none() };
     }
     for setting in args.set.iter().chain(&args.only) {
         let (kind, rate) = setting.split_once('=').unwrap_or((setting, "0"));
@@ -141,7 +138,7 @@ fn main() -> ExitCode {
         };
         **slot = rate;
     }
-    let mut virtual_us = 0_u64;
+    let (mut virtual_us, began) = (0_u64, Instant::now());
     for seed in args.seed..args.seed + args.runs {
         match run_seed(seed, options) {
             Ok(time) => virtual_us += time,
@@ -170,6 +167,16 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("{} runs, {} virtual seconds: nothing was lost", args.runs, virtual_us / 1_000_000);
+    println!("{}: nothing was lost", speed(args.runs, virtual_us, began.elapsed()));
     ExitCode::SUCCESS
+}
+
+/// How much was simulated, and how fast.
+fn speed(runs: u64, virtual_us: u64, real: Duration) -> String {
+    let (virtual_s, real_s) = (virtual_us as f64 / 1e6, real.as_secs_f64());
+    format!(
+        "{runs} runs, {:.1} virtual hours in {real_s:.1} s, {:.0} virtual seconds a second",
+        virtual_s / 3600.0,
+        virtual_s / real_s.max(1e-3),
+    )
 }

@@ -57,6 +57,14 @@ pub struct Node {
     pub capacity: u64,
     /// Both partitions came from an image, and no session has been open since.
     pub restored: bool,
+    /// The process that was in the last session.
+    pub last_met: Option<u32>,
+    /// Logical block size of the data partition.
+    pub device_block: u32,
+    /// How far its monotonic clock has jumped ahead, ms.
+    pub ahead_ms: u64,
+    /// How far its wall clock is off, seconds.
+    pub wall_off: i64,
     boot: Id16,
 }
 
@@ -73,6 +81,10 @@ impl Node {
             tuning,
             capacity,
             restored: false,
+            last_met: None,
+            device_block: 4096,
+            ahead_ms: 0,
+            wall_off: 0,
             side,
             mirror: None,
             incarnation: 0,
@@ -142,7 +154,7 @@ impl Node {
         })
     }
 
-    /// A byte of the bitmap or of one of two good copies of the record goes bad.
+    /// A byte of the bitmap goes bad, or of a copy of the record beside a good one.
     pub fn rot(&mut self, rng: &mut Rng) -> Option<&'static str> {
         let block = BLOCK_BYTES as u64;
         self.durable_record().ok().flatten()?;
@@ -151,10 +163,11 @@ impl Node {
             return Some("the bitmap");
         }
         let [a, b] = self.copies();
-        if a != b {
+        let good = |copy: &[u8]| matches!(load(copy, &[]), Loaded::Valid { .. });
+        let (at, other) = if rng.chance(500) { (SUPERBLOCK_A, &b) } else { (SUPERBLOCK_B, &a) };
+        if !good(other) {
             return None;
         }
-        let at = if rng.chance(500) { SUPERBLOCK_A } else { SUPERBLOCK_B };
         self.cluster.rot(at, block, rng);
         Some("a copy of the record")
     }
@@ -181,7 +194,7 @@ impl Node {
             fresh,
             marks,
             capacity: self.capacity,
-            device_block: 4096,
+            device_block: self.device_block,
             boot: self.boot,
             resume: self.device,
             seed: rng.seed32(),

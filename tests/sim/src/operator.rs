@@ -14,6 +14,8 @@ pub enum Pending {
     PeerDown,
     /// The operator forces this side.
     Force,
+    /// The cluster manager vouches that the other server is off.
+    Vouched,
     /// The other server's agent told this side that it is behind.
     Told {
         /// The session that ended.
@@ -53,11 +55,13 @@ impl World {
             (Some(waits @ (Pending::Operator | Pending::PeerDown)), Ok(Done::Activated)) => {
                 self.oracle.outlawed[node] = false;
                 self.taken_over(node);
+                self.activated(node, waits == Pending::PeerDown);
                 if waits == Pending::PeerDown && self.options.power > 0 {
                     // What this side lost with its cache, the operator does not wait for.
                     self.oracle.disk_failed(1 - node);
                 }
             }
+            (Some(Pending::Vouched), Ok(Done::Noted)) => self.promises.vouched[node] = true,
             (Some(Pending::Force), Ok(done)) => {
                 self.forcing[node] = None;
                 self.nodes[node].resumed = false;
@@ -76,7 +80,7 @@ impl World {
     }
 
     pub(crate) fn tell_behind(&mut self, node: usize, session: SessionNo) {
-        if self.net.cut || self.nodes[1 - node].mirror.is_none() {
+        if self.net.agents_cut || self.nodes[1 - node].mirror.is_none() {
             return;
         }
         let (to, after) = (1 - node, 100 + self.rng.below(2000));
@@ -87,7 +91,7 @@ impl World {
 
     pub(crate) fn seen_active(&self, node: usize) -> Option<bool> {
         let other = &self.nodes[1 - node];
-        (!self.net.cut && other.mirror.is_some()).then(|| other.is_active())
+        (!self.net.agents_cut && other.mirror.is_some()).then(|| other.is_active())
     }
 
     /// One step of the application, the operator and fate; schedules the next.
@@ -120,9 +124,8 @@ impl World {
             }
         }
         if self.rng.chance(options.cut) {
-            self.log(|| "the network is cut".to_owned());
-            self.net.cut = true;
-        } else if self.net.cut && self.rng.chance(300) {
+            self.cut();
+        } else if self.net.is_cut() && self.rng.chance(300) {
             self.log(|| "the network works again".to_owned());
             self.heal();
         }
@@ -140,10 +143,19 @@ impl World {
             let other = &self.nodes[1 - node];
             let off = other.mirror.is_none() && other.landing == 0 && !other.device;
             if off {
-                self.command_if_up(node, Command::PeerDown, Pending::Operator);
+                self.command_if_up(node, Command::PeerDown, Pending::Vouched);
             }
         }
         self.hardware();
+        if self.rng.chance(options.clock) {
+            self.clock_jumps(node);
+        }
+        if self.rng.chance(options.wrong) {
+            self.say_anything(node);
+        }
+        if self.rng.chance(options.burst) {
+            (0..3).for_each(|_| self.say_anything(node));
+        }
         if self.rng.chance(options.recovery) {
             let cancel = self.rng.chance(500);
             let command = if cancel { Command::CancelRecovery } else { Command::Recover };
@@ -159,7 +171,7 @@ impl World {
         self.restart_some();
     }
 
-    fn command_if_up(&mut self, node: usize, command: Command, pending: Pending) {
+    pub(crate) fn command_if_up(&mut self, node: usize, command: Command, pending: Pending) {
         if self.nodes[node].mirror.is_some() {
             self.command(node, command, pending);
         }
@@ -178,7 +190,8 @@ impl World {
         // The operator vouches only for what is true: off, and nothing written alone.
         let other = 1 - node;
         let off = self.nodes[other].mirror.is_none() && !self.nodes[other].device;
-        let peer_down = off && !self.oracle.lone[other] && self.rng.chance(500);
+        let went_on = self.oracle.lone[other] || self.oracle.parted[other];
+        let peer_down = off && !went_on && self.rng.chance(500);
         let peer_seen_active = self.seen_active(node);
         let pending = if peer_down { Pending::PeerDown } else { Pending::Operator };
         self.command_if_up(node, Command::Activate { peer_down, peer_seen_active }, pending);
@@ -191,6 +204,7 @@ impl World {
         }
         let what = if power { "loses power" } else { "is killed" };
         self.log(|| format!("server{} {what}", node + 1));
+        self.process_ends(node);
         self.nodes[node].end_process();
         self.nodes[node].device = false;
         self.fail_requests(node);
@@ -214,6 +228,7 @@ impl World {
     }
 
     fn forced(&mut self, node: usize) {
+        self.promises.forced(node);
         self.oracle.outlawed = [false; 2];
         let content = self.possible_content(node);
         self.oracle.declare(node, content);
@@ -226,12 +241,14 @@ impl World {
             return;
         }
         let behind = self.nodes[node].mirror.as_ref().is_some_and(|m| m.record().behind);
+        self.process_ends(node);
         self.nodes[node].end_process();
         self.nodes[node].device = false;
         self.fail_requests(node);
         self.drop_connections_of(node, false);
         // What knows itself to be behind is no redundancy.
         self.oracle.interrupted(node, behind && self.options.power > 0);
+        self.take_up_interrupted_force(node);
     }
 
     pub(crate) fn restart_some(&mut self) {
@@ -247,7 +264,7 @@ impl World {
 
     pub(crate) fn start_agent(&mut self, node: usize) {
         self.log(|| format!("server{}: the agent starts", node + 1));
-        let now = self.now();
+        let now = self.now_at(node);
         let (nodes, rng) = (&mut self.nodes, &mut self.rng);
         match nodes[node].start(now, rng) {
             Ok(()) => {

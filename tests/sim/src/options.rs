@@ -57,6 +57,34 @@ pub struct Options {
     pub reluctant: u64,
     /// Runs in which the partitions differ in size, in 1000.
     pub sizes: u64,
+    /// A cut of the network that stops one direction only, in 1000.
+    pub oneway: u64,
+    /// A cut that leaves the agents' own network alone, or strikes only that, in 1000.
+    pub paths: u64,
+    /// A reset that only one end notices, in 1000.
+    pub half_open: u64,
+    /// Something strikes within half a millisecond of a message or record that decides, in 1000.
+    pub moment: u64,
+    /// Runs whose frames pass through the codec as bytes, in 1000.
+    pub bytes: u64,
+    /// Frames in which a bit is flipped on the way, in 100 000 (in those runs).
+    pub flip: u64,
+    /// Blocks that were being written when the power went and are left half old, half new, in 1000.
+    pub torn: u64,
+    /// Writes that land early and a second time at their end, in 1000.
+    pub twice: u64,
+    /// Reads of a data partition that fail, in 100 000 (on the server with the bad disk).
+    pub read_error: u64,
+    /// Writes to a cluster partition that hang over their time limit, in 100 000 (on that server).
+    pub meta_hang: u64,
+    /// The clock of a server jumps forward.
+    pub clock: u64,
+    /// The operator says something out of place.
+    pub wrong: u64,
+    /// The operator says several things at once.
+    pub burst: u64,
+    /// Runs in which the logical block sizes of the partitions differ, in 1000.
+    pub blocks: u64,
     /// Report every write that lands at this 4 KiB block.
     pub watch: Option<usize>,
     /// Print each event.
@@ -95,9 +123,32 @@ impl Options {
             fenced: 0,
             reluctant: 0,
             sizes: 0,
+            oneway: 0,
+            paths: 0,
+            half_open: 0,
+            moment: 0,
+            bytes: 0,
+            flip: 0,
+            torn: 0,
+            twice: 0,
+            read_error: 0,
+            meta_hang: 0,
+            clock: 0,
+            wrong: 0,
+            burst: 0,
+            blocks: 0,
             watch: None,
             verbose: false,
         }
+    }
+
+    /// No fault at all.
+    #[must_use]
+    pub fn none() -> Self {
+        let mut options = Self::all();
+        let kinds = options.kinds().into_iter().filter(|(name, _)| *name != "steps");
+        kinds.for_each(|(_, rate)| *rate = 0);
+        options
     }
 
     /// Every fault there is.
@@ -119,12 +170,26 @@ impl Options {
             fenced: 150,
             reluctant: 200,
             sizes: 300,
+            oneway: 300,
+            paths: 300,
+            half_open: 300,
+            moment: 30,
+            bytes: 100,
+            flip: 30,
+            torn: 200,
+            twice: 50,
+            read_error: 100,
+            meta_hang: 10,
+            clock: 10,
+            wrong: 20,
+            burst: 20,
+            blocks: 200,
             ..Self::all()
         }
     }
 
     /// The kinds of faults, by the name on the command line.
-    pub fn kinds(&mut self) -> [(&'static str, &mut u64); 27] {
+    pub fn kinds(&mut self) -> [(&'static str, &mut u64); 41] {
         [
             ("kill", &mut self.kill),
             ("survive", &mut self.survive),
@@ -152,6 +217,20 @@ impl Options {
             ("fenced", &mut self.fenced),
             ("reluctant", &mut self.reluctant),
             ("sizes", &mut self.sizes),
+            ("oneway", &mut self.oneway),
+            ("paths", &mut self.paths),
+            ("half-open", &mut self.half_open),
+            ("moment", &mut self.moment),
+            ("bytes", &mut self.bytes),
+            ("flip", &mut self.flip),
+            ("torn", &mut self.torn),
+            ("twice", &mut self.twice),
+            ("read-error", &mut self.read_error),
+            ("meta-hang", &mut self.meta_hang),
+            ("clock", &mut self.clock),
+            ("wrong", &mut self.wrong),
+            ("burst", &mut self.burst),
+            ("blocks", &mut self.blocks),
             ("steps", &mut self.steps),
         ]
     }

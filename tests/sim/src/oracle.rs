@@ -4,8 +4,12 @@
 //! acknowledged write is *protected* while a side still holds it that has not lost power or its
 //! agent since, or once a flush of the application covered it. A block may hold any write that no
 //! protected write supersedes, and nothing else.
+//!
+//! What a read has shown is evidence: it counts as a write of just that to just that block, done
+//! while the read was under way. So nothing older may be read later, and nothing of unknown outcome
+//! that the read showed absent may come back.
 
-use crate::disk::Stamp;
+use crate::disk::{Stamp, Torn};
 
 #[derive(Clone, Debug)]
 struct Write {
@@ -22,6 +26,16 @@ struct Write {
     holders: [bool; 2],
     /// Given up by an operator's `--force`.
     void: bool,
+    /// It is no write: a read has shown this.
+    shown: Option<Shown>,
+}
+
+/// What a read has shown.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    value: Stamp,
+    /// The sides were not in contact.
+    apart: bool,
 }
 
 /// The history of a run.
@@ -29,6 +43,8 @@ struct Write {
 pub struct Oracle {
     /// By stamp - 1.
     writes: Vec<Write>,
+    /// Per block, those that touch it, oldest first.
+    by_block: Vec<Vec<usize>>,
     clock: u64,
     /// For each side: it acknowledged something that the other does not hold.
     pub lone: [bool; 2],
@@ -46,13 +62,29 @@ pub struct Oracle {
     /// Per block: the content that an operator declared to be the truth; more than one if it was
     /// not flushed yet.
     declared: Vec<Option<Vec<Stamp>>>,
+    /// Blocks that are half one write, half another.
+    pub torn: Torn,
+    /// For each side: it was activated without contact since the sides last met.
+    activated_apart: [bool; 2],
 }
 
 impl Oracle {
     /// Nothing written yet.
     #[must_use]
     pub fn new(blocks: usize) -> Self {
-        Self { declared: vec![None; blocks], ..Self::default() }
+        Self { declared: vec![None; blocks], by_block: vec![Vec::new(); blocks], ..Self::default() }
+    }
+
+    fn push(&mut self, write: Write) {
+        for block in write.blocks.clone() {
+            self.by_block[block].push(self.writes.len());
+        }
+        self.writes.push(write);
+    }
+
+    /// What touches `block`, newest first, with its number.
+    fn at(&self, block: usize) -> impl Iterator<Item = (Stamp, &Write)> {
+        self.by_block[block].iter().rev().map(|n| (*n as Stamp + 1, &self.writes[*n]))
     }
 
     fn tick(&mut self) -> u64 {
@@ -63,7 +95,7 @@ impl Oracle {
     /// The application on `node` begins a write; returns its stamp.
     pub fn begin(&mut self, node: usize, blocks: std::ops::Range<usize>, zero: bool) -> Stamp {
         let began = self.tick();
-        self.writes.push(Write {
+        self.push(Write {
             blocks,
             zero,
             node,
@@ -73,8 +105,59 @@ impl Oracle {
             flushed: false,
             holders: [false; 2],
             void: self.outlawed[node],
+            shown: None,
         });
         self.writes.len() as Stamp
+    }
+
+    /// A read begins; returns the time by this history.
+    pub fn read_begins(&mut self) -> u64 {
+        self.tick()
+    }
+
+    /// A read on `node` that began at `began` has shown `value`. In a session both sides must have
+    /// it, whether they do or not; `with_peer` says whether this was one.
+    pub fn shown(&mut self, node: usize, block: usize, value: Stamp, began: u64, with_peer: bool) {
+        if self.outlawed[node] || (!with_peer && self.activated_apart == [true; 2]) {
+            return;
+        }
+        let ended = self.tick();
+        let mut holders = [with_peer; 2];
+        holders[node] = true;
+        for (holds, lost) in holders.iter_mut().zip(self.lost_cache) {
+            *holds &= began > lost;
+        }
+        self.push(Write {
+            blocks: block..block + 1,
+            zero: false,
+            node,
+            began,
+            ended: Some(ended),
+            acked: true,
+            flushed: false,
+            holders,
+            void: false,
+            shown: Some(Shown { value, apart: !with_peer }),
+        });
+    }
+
+    /// `node` is activated without contact. What the other one, or both, have shown while apart
+    /// binds nobody any more.
+    pub fn activated_apart(&mut self, node: usize) {
+        self.activated_apart[node] = true;
+        let both = self.activated_apart == [true; 2];
+        for write in &mut self.writes {
+            let apart = write.shown.is_some_and(|s| s.apart);
+            write.void |= apart && (both || write.node != node);
+        }
+    }
+
+    /// The sides are in a session.
+    pub fn met(&mut self) {
+        self.activated_apart = [false; 2];
+        for shown in self.writes.iter_mut().filter_map(|w| w.shown.as_mut()) {
+            shown.apart = false;
+        }
     }
 
     /// The write was acknowledged; `holders` are the usable sides whose disks have it now, and
@@ -203,64 +286,82 @@ impl Oracle {
         write.acked && !write.void && (write.flushed || write.holders.contains(&true))
     }
 
-    /// The time by this history: a read that begins now must see what is acknowledged now.
-    #[must_use]
-    pub fn now(&self) -> u64 {
-        self.clock
-    }
-
     /// Whether `block` may hold `stamp` for somebody who looked at `as_of`; the error names the
     /// protected write that it lacks.
     ///
     /// # Errors
     /// A text for the report.
     pub fn check(&self, block: usize, stamp: Stamp, as_of: u64) -> Result<(), String> {
-        let held = self.get(stamp);
-        if stamp != 0 && held.is_none_or(|w| w.zero || !w.blocks.contains(&block)) {
-            return Err(format!("block {block} holds {stamp}, which was never written there"));
-        }
-        let first = self.check_write(block, stamp, held, as_of);
-        let zeros = || self.writes.iter().filter(|w| w.zero && w.blocks.contains(&block));
-        if stamp == 0 && zeros().any(|w| self.check_write(block, 0, Some(w), as_of).is_ok()) {
-            return Ok(());
-        }
-        first
+        self.check_part(block, &mut vec![stamp], as_of)
     }
 
+    /// The last of `within` is all that the block holds, or a part of the one before it, which is
+    /// torn.
+    fn check_part(&self, block: usize, within: &mut Vec<Stamp>, as_of: u64) -> Result<(), String> {
+        let stamp = within.last().copied().unwrap_or(0);
+        if let Some((old, new)) = self.torn.parts(stamp) {
+            for part in [old, new] {
+                within.push(part);
+                self.check_part(block, within, as_of)?;
+                within.pop();
+            }
+            return Ok(());
+        }
+        let held = self.get(stamp);
+        let is_there = |w: &Write| !w.zero && w.shown.is_none() && w.blocks.contains(&block);
+        if stamp != 0 && !held.is_some_and(is_there) {
+            return Err(format!("block {block} holds {stamp}, which was never written there"));
+        }
+        let first = self.check_write(block, within, held, as_of);
+        if stamp != 0 || first.is_ok() {
+            return first;
+        }
+        let mut zeros = self.at(block).filter(|(_, w)| w.zero);
+        let by_zeros = zeros.any(|(_, w)| self.check_write(block, within, Some(w), as_of).is_ok());
+        if by_zeros { Ok(()) } else { first }
+    }
+
+    /// `held` left the last of `within`.
     fn check_write(
         &self,
         block: usize,
-        stamp: Stamp,
+        within: &[Stamp],
         held: Option<&Write>,
         as_of: u64,
     ) -> Result<(), String> {
+        let stamp = within.first().copied().unwrap_or(0);
         if let Some(declared) = &self.declared[block] {
             let void = held.is_none_or(|w| w.void);
-            let rewritten = self
-                .writes
-                .iter()
-                .any(|w| !w.void && w.blocks.contains(&block) && Self::is_protected(w));
-            if void && !declared.contains(&stamp) && !rewritten {
+            let rewritten = self.at(block).any(|(_, w)| Self::is_protected(w));
+            let is_declared = within.iter().any(|s| declared.contains(s));
+            if void && !is_declared && !rewritten {
                 return Err(format!(
                     "block {block} holds {stamp}, but the operator declared {declared:?}"
                 ));
             }
         }
         let ended = held.map_or(0, |w| w.ended.unwrap_or(u64::MAX));
-        let newer = (1..).zip(&self.writes).find(|(_, w)| {
+        let newer = self.at(block).find(|(_, w)| {
             Self::is_protected(w)
-                && w.blocks.contains(&block)
                 && w.began > ended
                 && w.ended.is_some_and(|e| e <= as_of)
+                && w.shown.is_none_or(|s| !within.contains(&s.value))
         });
-        match newer {
-            Some((lost, w)) => Err(format!(
-                "block {block} holds {stamp}, but write {lost} of server{} was acknowledged later{}",
-                w.node + 1,
-                if w.flushed { " and flushed" } else { "" }
-            )),
-            None => Ok(()),
-        }
+        newer.map_or(Ok(()), |(n, w)| Err(describe(block, stamp, n, w)))
+    }
+}
+
+/// What `block`, which holds `stamp`, lacks.
+fn describe(block: usize, stamp: Stamp, n: Stamp, w: &Write) -> String {
+    let flushed = if w.flushed { " and flushed" } else { "" };
+    let server = w.node + 1;
+    match w.shown {
+        Some(Shown { value, .. }) => format!(
+            "block {block} holds {stamp}, but a read on server{server} has shown {value} since{flushed}"
+        ),
+        None => format!(
+            "block {block} holds {stamp}, but write {n} of server{server} was acknowledged later{flushed}"
+        ),
     }
 }
 
@@ -340,6 +441,49 @@ mod tests {
         oracle.acked(later, [true; 2], true);
         assert!(oracle.check(1, later, u64::MAX).is_ok());
         assert!(oracle.check(1, first, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn what_a_read_has_shown_stays_until_both_caches_are_lost() {
+        let mut oracle = Oracle::new(4);
+        let (old, new) = (oracle.begin(0, 1..2, false), oracle.begin(0, 1..2, false));
+        oracle.acked(old, [true; 2], true);
+        let began = oracle.read_begins();
+        oracle.failed(new);
+        oracle.shown(0, 1, old, began, true);
+        assert!(oracle.check(1, old, u64::MAX).is_ok());
+        assert!(oracle.check(1, new, u64::MAX).is_ok(), "it was under way all the time");
+        let began = oracle.read_begins();
+        oracle.shown(0, 1, old, began, true);
+        assert!(oracle.check(1, new, u64::MAX).is_err(), "it was shown to be absent");
+        oracle.interrupted(0, true);
+        assert!(oracle.check(1, new, u64::MAX).is_err(), "server2 still holds what was shown");
+        oracle.interrupted(1, true);
+        assert!(oracle.check(1, new, u64::MAX).is_ok());
+    }
+
+    #[test]
+    fn what_is_read_without_contact_binds_until_the_other_side_is_activated() {
+        let mut oracle = Oracle::new(4);
+        let write = oracle.begin(0, 1..2, false);
+        oracle.interrupted(0, false);
+        oracle.activated_apart(1);
+        let began = oracle.read_begins();
+        oracle.shown(1, 1, 0, began, false);
+        assert!(oracle.check(1, write, u64::MAX).is_err());
+        oracle.activated_apart(0);
+        assert!(oracle.check(1, write, u64::MAX).is_ok());
+    }
+
+    #[test]
+    fn a_torn_block_may_be_where_both_its_parts_may() {
+        let (mut oracle, first, second) = two_writes([true; 2]);
+        let third = oracle.begin(0, 1..2, false);
+        oracle.interrupted(0, true);
+        let good = oracle.torn.mix(second, third);
+        let bad = oracle.torn.mix(first, third);
+        assert!(oracle.check(1, good, u64::MAX).is_ok());
+        assert!(oracle.check(1, bad, u64::MAX).is_err(), "half of it is too old");
     }
 
     #[test]

@@ -35,6 +35,7 @@ impl World {
 
     /// The process is gone, and what it has not answered is left to the next.
     pub(crate) fn leave_device(&mut self, node: usize) {
+        self.process_ends(node);
         self.nodes[node].end_process();
         self.nodes[node].device = true;
         self.drop_connections_of(node, false);

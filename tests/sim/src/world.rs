@@ -1,14 +1,17 @@
 //! Two servers, their disks and the network between them, moved by one queue of events.
 
-use crate::disk::{ClusterDisk, DataDisk, Stamp, blocks, payload, stamps};
+use crate::disk::{ClusterDisk, DataDisk, Stamp, Tearing, blocks, payload, stamps};
+use crate::fate::Strike;
 use crate::net::Net;
 use crate::node::{AppOp, Node, SIZE};
 use crate::operator::Pending;
 use crate::options::Options;
 use crate::oracle::Oracle;
+use crate::promises::Promises;
 use crate::rng::Rng;
 use crate::script::hold::{Io, Script};
 use mirror_core::buf::Buf;
+use mirror_core::disk::layout::BITMAP;
 use mirror_core::io::{
     Action, CommandId, ConnId, DataOp, Event, IoFailure, IoId, Notice, Request, RequestId,
     RequestOp,
@@ -66,6 +69,12 @@ pub enum Happening {
     TimedOut { node: usize, incarnation: u32, io: IoId },
     /// A write to the cluster partition ends.
     Meta { node: usize, incarnation: u32, io: IoId, offset: u64, bytes: Buf, ok: bool },
+    /// A write to the cluster partition is over its time limit; its end is still to come.
+    MetaTimedOut { node: usize, incarnation: u32, io: IoId },
+    /// A write to the data partition lands, and will once more when it ends.
+    Early { node: usize, extent: Extent, values: Vec<Stamp> },
+    /// Something strikes at a moment that decides.
+    Strike(Strike),
     /// Frames of a connection may be due at `to`.
     Deliver { conn: ConnId, to: usize },
     /// A connection attempt ends.
@@ -134,6 +143,7 @@ pub struct World {
     pub(crate) weak: usize,
     /// An image of both partitions of that server.
     pub(crate) image: Option<(DataDisk, ClusterDisk)>,
+    pub(crate) promises: Promises,
     /// Steps in place of chance, and what they wait for.
     pub(crate) script: Option<Script>,
 }
@@ -147,9 +157,14 @@ impl World {
         let tuning = tuning(&options, &mut rng);
         let mut node = |side| {
             let more = if rng.chance(options.sizes) { 4096 * rng.below(40) } else { 0 };
-            Node::new(side, SIZE + more, tuning, &mut rng)
+            let mut node = Node::new(side, SIZE + more, tuning, &mut rng);
+            if rng.chance(options.blocks) {
+                node.device_block = 512;
+            }
+            node
         };
         let nodes = [node(Side::First), node(Side::Second)];
+        let bytes = rng.chance(options.bytes);
         let count = nodes.iter().map(|n| n.data.live().len()).max().unwrap_or(0);
         Self {
             rng,
@@ -158,7 +173,7 @@ impl World {
             queue: BTreeMap::new(),
             sequence: 0,
             nodes,
-            net: Net::default(),
+            net: Net::new(bytes),
             oracle: Oracle::new(count),
             commands: BTreeMap::new(),
             next_id: 0,
@@ -171,6 +186,7 @@ impl World {
             dying: None,
             weak,
             image: None,
+            promises: Promises::default(),
             script: None,
         }
     }
@@ -178,6 +194,12 @@ impl World {
     pub(crate) fn now(&self) -> Now {
         let wall = 1_700_000_000 + i64::try_from(self.time / 1_000_000).unwrap_or(0);
         Now { mono: Millis(self.time / 1000), wall }
+    }
+
+    /// The time by the clock of `node`.
+    pub(crate) fn now_at(&self, node: usize) -> Now {
+        let (now, node) = (self.now(), &self.nodes[node]);
+        Now { mono: now.mono.plus(node.ahead_ms), wall: now.wall + node.wall_off }
     }
 
     pub(crate) fn log(&mut self, text: impl FnOnce() -> String) {
@@ -245,6 +267,14 @@ impl World {
                 let result = if ok { Ok(()) } else { Err(EIO) };
                 self.tell(node, incarnation, Event::MetaDone { io, result });
             }
+            Happening::MetaTimedOut { node, incarnation, io } => {
+                let result = Err(IoFailure::TimedOut);
+                self.tell(node, incarnation, Event::MetaDone { io, result });
+            }
+            Happening::Early { node, extent, values } => {
+                self.nodes[node].data.write(extent, values.into_iter());
+            }
+            Happening::Strike(strike) => self.strike(strike),
             Happening::Deliver { conn, to } => self.deliver(conn, to),
             Happening::Dialled { incarnation } => self.dialled(incarnation),
             Happening::Ready { conn, node } => self.conn_ready(conn, node),
@@ -309,12 +339,17 @@ impl World {
     fn land_part(&mut self, node: usize, extent: Extent, values: Vec<Stamp>) {
         let landed = values.len().min(usize::try_from(self.rng.below(5)).unwrap_or(0));
         let start = Extent::new(extent.offset, landed as u64 * 4096);
-        self.nodes[node].data.write(start, values.into_iter().take(landed));
+        let tearing = &mut Tearing { rate: self.options.torn, torn: &mut self.oracle.torn };
+        let (disk, rng) = (&mut self.nodes[node].data, &mut self.rng);
+        let old = disk.live()[blocks(start)].to_vec();
+        let left = old.into_iter().zip(values).map(|(old, new)| tearing.left(old, new, rng));
+        let left: Vec<Stamp> = left.collect();
+        disk.write(start, left.into_iter());
     }
 
     /// Hands an event to the process it is for, if that still runs, and does what it wants.
     pub(crate) fn tell(&mut self, node: usize, incarnation: u32, event: Event) {
-        let now = self.now();
+        let now = self.now_at(node);
         if self.nodes[node].incarnation != incarnation {
             return;
         }
@@ -343,7 +378,8 @@ impl World {
             return;
         }
         if let Some(deadline) = deadline {
-            let at = (deadline.0 * 1000).max(self.time + 1000);
+            let deadline = deadline.0.saturating_sub(self.nodes[node].ahead_ms);
+            let at = (deadline * 1000).max(self.time + 1000);
             if at < self.nodes[node].timer {
                 self.nodes[node].timer = at;
                 self.schedule(at - self.time, Happening::Timer { node, incarnation });
@@ -357,8 +393,15 @@ impl World {
             Action::Data { io, op, extent } => self.submit(node, io, op, extent),
             Action::Meta { io, offset, bytes } => {
                 self.nodes[node].landing += 1;
-                let after = 30 + self.rng.below(200) + self.slowness();
+                let mut after = 30 + self.rng.below(200) + self.slowness();
+                if self.goes_bad(node, self.options.meta_hang) {
+                    self.schedule(IO_LIMIT, Happening::MetaTimedOut { node, incarnation, io });
+                    after += IO_LIMIT + self.rng.below(4_000_000);
+                }
                 let ok = !self.goes_bad(node, self.options.meta_error);
+                if offset < BITMAP {
+                    self.moment();
+                }
                 let kind = Io::of_meta(offset);
                 let meta = Happening::Meta { node, incarnation, io, offset, bytes, ok };
                 self.begin_io(node, kind, after, meta);
@@ -404,9 +447,11 @@ impl World {
             self.schedule(IO_LIMIT, Happening::TimedOut { node, incarnation, io });
             after += IO_LIMIT + self.rng.below(4_000_000);
         }
+        let is_read = matches!(what, Landing::Read);
         let bad = self.script.as_ref().is_some_and(|script| script.is_bad(node, extent));
-        let bad = bad && matches!(what, Landing::Read);
-        let ok = !self.goes_bad(node, self.options.data_error) && !bad;
+        let ok = !self.goes_bad(node, self.options.data_error)
+            && !(is_read && (bad || self.goes_bad(node, self.options.read_error)));
+        self.land_early(node, extent, &what, after);
         self.nodes[node].landing += 1;
         let data = Happening::Data { node, incarnation, io, extent, what, ok };
         self.begin_io(node, kind, after, data);
@@ -420,6 +465,17 @@ impl World {
                 if let Some(end) = script.pass(node, kind, end) {
                     self.schedule(SCRIPTED_IO, end);
                 }
+            }
+        }
+    }
+
+    /// Something below repeats a write: it is there early, and lands again when it ends.
+    fn land_early(&mut self, node: usize, extent: Extent, what: &Landing, end: u64) {
+        if let Landing::Write { values, .. } = what {
+            if self.rng.chance(self.options.twice) {
+                let values = values.clone();
+                let after = self.rng.below(end);
+                self.schedule(after, Happening::Early { node, extent, values });
             }
         }
     }
@@ -457,6 +513,8 @@ impl World {
         let of_node = |h: &Happening| match h {
             Happening::Data { node: n, .. }
             | Happening::Meta { node: n, .. }
+            | Happening::Early { node: n, .. }
+            | Happening::MetaTimedOut { node: n, .. }
             | Happening::TimedOut { node: n, .. } => *n == node,
             _ => false,
         };
@@ -478,15 +536,17 @@ impl World {
         }
         self.nodes[node].landing = 0;
         let script = self.script.as_mut().map(|script| script.power_lost(node));
+        let tearing = &mut Tearing { rate: self.options.torn, torn: &mut self.oracle.torn };
         match script {
             Some(keep) => self.nodes[node].data.lose_power_but(|block| keep.keeps(block)),
-            None => self.nodes[node].data.lose_power(&mut self.rng),
+            None => self.nodes[node].data.lose_power(tearing, &mut self.rng),
         }
         self.nodes[node].reboot(&mut self.rng);
     }
 
     fn noticed(&mut self, node: usize, notice: &Notice) {
         self.log(|| format!("server{}: {notice:?}", node + 1));
+        self.promise_at(node, notice);
         if let Some(script) = &mut self.script {
             script.noticed(node, notice);
         }
@@ -564,8 +624,9 @@ impl World {
                 (RequestOp::Flush, AppOp::Flush(covered), Extent::default())
             }
             1..=3 => {
-                let judged = !self.oracle.lone[1 - node] && !self.oracle.overruled[node];
-                let began = self.oracle.now();
+                let went_on = self.oracle.lone[1 - node] || self.oracle.parted[1 - node];
+                let judged = !went_on && !self.oracle.overruled[node];
+                let began = self.oracle.read_begins();
                 (RequestOp::Read, AppOp::Read(extent, began, judged), extent)
             }
             4 if self.rng.chance(300) => {
@@ -622,6 +683,7 @@ impl World {
                         self.fail(format!("a read on server{}: {text}", node + 1));
                     }
                 }
+                self.read_shows(node, extent, &data, began);
             }
             _ => {}
         }
@@ -646,5 +708,6 @@ impl World {
         // An ack can outlive the process that sent it.
         holders[1 - writer] &= !loses || self.nodes.iter().all(with_peer);
         self.oracle.acked(stamp, holders, on == [true, true]);
+        self.check_fenced(writer, on[1 - writer]);
     }
 }

@@ -1,7 +1,7 @@
 //! Power to find: with a rule of the core dropped, some seed of a bounded number fails. (Needs
 //! `--features mutations`; best with `--release`.)
 
-use mirror_core::rules::{Rule, drop_rule};
+use mirror_core::rules::{Rule, drop_rules};
 use mirror_sim::converge::run_seed;
 use mirror_sim::options::Options;
 
@@ -54,9 +54,9 @@ fn false_claims() -> Options {
 
 /// The first seed that fails without `rule`; with it, that seed holds.
 fn finds(rule: Rule, options: Options, seeds: u64) {
-    drop_rule(Some(rule));
+    drop_rules(&[rule]);
     let found = (1..=seeds).find_map(|seed| Some((seed, run_seed(seed, options).err()?.0)));
-    drop_rule(None);
+    drop_rules(&[]);
     let Some((seed, text)) = found else { panic!("nothing notices that {rule:?} is dropped") };
     println!("{}: seed {seed}: {text}", rule.name());
     if let Err((text, _)) = run_seed(seed, options) {

@@ -6,13 +6,14 @@ mod history;
 mod io;
 mod marks;
 mod operator;
+mod second;
 
 use crate::script::Scenario;
 
 /// All of them, in the order of the table.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    [alone::ALL, marks::ALL, history::ALL, io::ALL, operator::ALL].concat()
+    [alone::ALL, marks::ALL, history::ALL, io::ALL, operator::ALL, second::ALL].concat()
 }
 
 /// The scenario of this name.

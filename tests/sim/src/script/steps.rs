@@ -73,7 +73,7 @@ impl Stage {
         self.say(&format!("server{} reads block {block}", at + 1));
         let judged = !self.world.oracle.lone[1 - at] && !self.world.oracle.overruled[at];
         let extent = block_at(block);
-        let waits = AppOp::Read(extent, self.world.oracle.now(), judged);
+        let waits = AppOp::Read(extent, self.world.oracle.read_begins(), judged);
         self.request(at, waits, RequestOp::Read, extent)
     }
 
@@ -302,7 +302,8 @@ impl Stage {
     /// Nothing passes between the servers.
     pub fn cut(&mut self) {
         self.say("the network is cut");
-        self.world.net.cut = true;
+        self.world.net.cut = [true; 2];
+        self.world.net.agents_cut = true;
     }
 
     /// The network works again.
