@@ -50,6 +50,7 @@ plays! {
     discard_differs: "discard-differs";
     buffer_changed_in_flight: "buffer-changed-in-flight";
     read_then_gone: "read-then-gone";
+    read_then_gone_after_a_resume: "read-then-gone/after-a-resume";
     credit_deadlock: "credit-deadlock";
     credit_deadlock_unreadable_source: "credit-deadlock/unreadable-source";
     credit_deadlock_hung_cluster_partition: "credit-deadlock/hung-cluster-partition";

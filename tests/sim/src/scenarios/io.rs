@@ -80,6 +80,12 @@ pub(super) const ALL: &[Scenario] = &[
         steps: read_then_gone,
     },
     Scenario {
+        name: "read-then-gone/after-a-resume",
+        about: "the write is one of a killed agent whose device lives; the next agent's first read",
+        closed: &[Closed { by: &[Rule::ResumeReads], otherwise: "not so: what was read is there" }],
+        steps: read_after_a_resume,
+    },
+    Scenario {
         name: "credit-deadlock",
         about: "the copies of a recovery are stuck on the target's disk; the application writes",
         closed: &[Closed { by: &[Rule::LiveCredit], otherwise: "never happened" }],
@@ -228,6 +234,26 @@ fn read_then_gone(s: &mut Stage) {
     s.wait(1);
     let shown = s.found(read);
     s.reset();
+    s.kill(A);
+    s.activate(B);
+    let now = s.read(B, 1);
+    s.expect("what was read is there", shown.is_none_or(|stamp| stamp == now));
+}
+
+fn read_after_a_resume(s: &mut Stage) {
+    s.activate(A);
+    let write = s.hold_frame(B, "Write");
+    s.begin_write(A, 1);
+    s.until_held(write);
+    s.wait(1);
+    s.part();
+    s.kill_agent_only(A);
+    // It dies before it is alone by its record, too: then it may show what only it has.
+    s.hold(A, Io::RecordA);
+    s.start(A);
+    let read = s.begin_read(A, 1);
+    s.wait(1);
+    let shown = s.found(read);
     s.kill(A);
     s.activate(B);
     let now = s.read(B, 1);
