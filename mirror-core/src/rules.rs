@@ -87,6 +87,8 @@ rules! {
     StopBehind = "stop-behind";
     /// The peer grants an activation.
     Grant = "grant";
+    /// The number of an activation is durable before the peer is asked for it.
+    AskFirst = "ask-first";
     /// The activation is durable before the first request.
     ActivationFirst = "activation-first";
     /// A side that restarted while its peer was active is not activated without contact.

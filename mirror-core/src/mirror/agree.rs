@@ -140,6 +140,7 @@ impl Mirror {
         self.last_peer = Some(theirs);
         self.last_verdict = Some(verdict);
         self.note_newer_peer(verdict);
+        self.note_parting(verdict);
         let owing = verdict.outcome == Outcome::Copy { source: self.side, mode: Mode::Full };
         match self.current() {
             // The debt comes first: with the first number that the peer records, the numbers may
@@ -162,6 +163,19 @@ impl Mirror {
         if newer && holds(Rule::NoteNewer) {
             record.behind = true;
             record.peer_behind = false;
+            self.meta.persist();
+        }
+    }
+
+    /// The operator keeps this side from an active peer, which goes on alone from here on: that is
+    /// no break, after which this side could take over.
+    fn note_parting(&mut self, verdict: Verdict) {
+        let Link::Agree(agree) = &self.link else { return };
+        let left = agree.cards().is_some_and(|(mine, theirs)| {
+            are_apart(mine, theirs) && theirs.active && !mine.active && !mine.record.behind
+        });
+        if left && verdict.outcome != Outcome::Refuse {
+            self.meta.record.behind = true;
             self.meta.persist();
         }
     }

@@ -27,6 +27,8 @@ pub(super) enum Then {
     CopyDone(ConnId),
     Alone,
     Activated,
+    /// The number is taken here: the peer may be asked for it.
+    Ask(ConnId, ActivationNo),
     Granted(ConnId, ActivationNo),
     Deactivated,
     Forced {

@@ -289,6 +289,7 @@ impl Mirror {
             Then::Adopt(conn) if self.is_current(conn) => self.send_adopt(),
             Then::Adopted(conn) if self.is_current(conn) => self.send_adopted(),
             Then::CopyDone(conn) if self.is_current(conn) => self.end_copy(),
+            Then::Ask(conn, number) if self.is_current(conn) => self.send_ask(number),
             Then::Granted(conn, number) if self.is_current(conn) => self.send_grant(number),
             Then::Alone => self.alone_recorded(),
             Then::Activated => self.activation_recorded(),
@@ -305,6 +306,7 @@ impl Mirror {
             | Then::Adopt(_)
             | Then::Adopted(_)
             | Then::CopyDone(_)
+            | Then::Ask(..)
             | Then::Granted(..) => {}
         }
     }

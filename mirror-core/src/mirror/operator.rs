@@ -8,6 +8,7 @@ use super::{Alone, Mirror, Owner};
 use crate::command::{Command, Done, Refusal};
 use crate::direction::{Mode, Outcome, Row, sessions_can_both_be_true};
 use crate::io::{Action, CommandId, DataOp};
+use crate::record::Card;
 use crate::record::PEER_NUMBER_MAX;
 use crate::rules::{Rule, holds};
 use crate::units::{ActivationNo, Extent, Millis, SessionNo};
@@ -82,6 +83,8 @@ pub(super) struct Operator {
     closing: Option<(Option<CommandId>, Closing)>,
     stopping: Option<(CommandId, Stopping)>,
     forcing: Option<Forcing>,
+    /// The number that this process asked the peer for last, unless it granted the peer one since.
+    last_asked: Option<ActivationNo>,
     suspending: Option<(CommandId, Suspending)>,
     /// The device is left to the next agent, from the order on.
     suspended: bool,
@@ -214,20 +217,14 @@ impl Mirror {
         match activating.asking {
             Asking::Recording => return,
             Asking::Asked(_) if self.in_contact() && self.now.mono < activating.until => return,
-            Asking::Asked(_) | Asking::No => {}
+            Asking::Asked(_) => self.set_asking(Asking::No),
+            Asking::No => {}
         }
         match self.may_activate(&activating) {
             Answer::Wait if self.now.mono < activating.until => {}
             Answer::Wait => self.refuse_activation(Refusal::Busy),
             Answer::Refuse(refusal) => self.refuse_activation(refusal),
-            Answer::WithoutContact => {
-                // The peer may have granted what was asked for, and counts that as before.
-                let asked = match activating.asking {
-                    Asking::Asked(number) => number.next(),
-                    Asking::No | Asking::Recording => ActivationNo(0),
-                };
-                self.record_activation(self.next_activation().max(asked));
-            }
+            Answer::WithoutContact => self.record_activation(self.next_activation()),
             Answer::AskPeer if self.now.mono >= activating.until => {
                 self.refuse_activation(Refusal::Busy);
             }
@@ -237,9 +234,28 @@ impl Mirror {
                     self.record_activation(number);
                     return;
                 }
-                self.set_asking(Asking::Asked(number));
-                self.send(Message::ActivateAsk { number });
+                self.ask_peer(number);
             }
+        }
+    }
+
+    /// The peer may grant the number and count it as taken, whatever becomes of this side: so no
+    /// later activation here may have it, nor one that a force of the peer has not seen.
+    fn ask_peer(&mut self, number: ActivationNo) {
+        let Some(conn) = self.current() else { return };
+        self.set_asking(Asking::Asked(number));
+        self.operator.last_asked = Some(number);
+        if !holds(Rule::AskFirst) {
+            self.send(Message::ActivateAsk { number });
+            return;
+        }
+        self.meta.record.known_activation = number;
+        self.meta.persist_then(Then::Ask(conn, number));
+    }
+
+    pub(super) fn send_ask(&mut self, number: ActivationNo) {
+        if self.operator.activating.is_some_and(|a| a.asking == Asking::Asked(number)) {
+            self.send(Message::ActivateAsk { number });
         }
     }
 
@@ -334,10 +350,9 @@ impl Mirror {
         let record = &self.meta.record;
         let own = record.known_activation.max(record.activation);
         let theirs = match &self.link {
-            Link::Parked(parked) => {
-                parked.theirs.record.known_activation.max(parked.theirs.record.activation)
-            }
-            _ => ActivationNo(0),
+            Link::Parked(parked) => known_to(&parked.theirs),
+            Link::Session(session) => known_to(&session.theirs),
+            Link::Down { .. } | Link::Agree(_) => ActivationNo(0),
         };
         own.max(theirs).next()
     }
@@ -395,13 +410,14 @@ impl Mirror {
             && !competing
             && !half_copied
             && self.operator.forcing.is_none()
-            && number > known
+            && (number > known || self.operator.last_asked == Some(number))
             && number.0 <= PEER_NUMBER_MAX;
         let Some(conn) = self.current().filter(|_| granted) else {
             self.send(Message::ActivateRefuse { number });
             return;
         };
         self.refuse_activation(Refusal::PeerActive);
+        self.operator.last_asked = None;
         self.meta.record.known_activation = number;
         self.meta.record.peer_active = true;
         self.meta.persist_then(Then::Granted(conn, number));
@@ -701,7 +717,7 @@ impl Mirror {
     /// without the record; the peer finds the marks of what is open as dirt.
     pub(super) fn give_up(&mut self, then: Then) {
         match then {
-            Then::Activated => self.refuse_activation(Refusal::DiskFailed),
+            Then::Activated | Then::Ask(..) => self.refuse_activation(Refusal::DiskFailed),
             Then::Deactivated => self.deactivation_recorded(),
             Then::Stopped => self.stop_recorded(),
             Then::Forced { id, .. } | Then::Noted(id) => self.reply(id, Err(Refusal::DiskFailed)),
@@ -865,6 +881,11 @@ fn is_for_stopping(command: Command) -> bool {
             | Command::PeerDown
             | Command::PeerConfirmedBehind { .. }
     )
+}
+
+/// Highest activation that a side has taken or granted.
+fn known_to(card: &Card) -> ActivationNo {
+    card.record.known_activation.max(card.record.activation)
 }
 
 /// Why a parked mirror cannot be recovered, by the row that decided; `None` = it can.

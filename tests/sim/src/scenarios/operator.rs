@@ -60,6 +60,15 @@ pub(super) const ALL: &[Scenario] = &[
         steps: forced_alone,
     },
     Scenario {
+        name: "ask-forgotten",
+        about: "a side dies before the grant it asked for comes; the other is forced alone",
+        closed: &[Closed {
+            by: &[Rule::AskFirst],
+            otherwise: "two sides that both wrote alone opened a session",
+        }],
+        steps: ask_forgotten,
+    },
+    Scenario {
         name: "both-activate",
         about: "both servers are activated at the same time",
         closed: &[Closed { by: &[Rule::Grant], otherwise: "both are active in session" }],
@@ -121,6 +130,24 @@ fn forced_alone(s: &mut Stage) {
     s.heal();
     s.start(B);
     s.until_verdict("descendant-full");
+}
+
+fn ask_forgotten(s: &mut Stage) {
+    let grant = s.hold_frame(A, "ActivateGrant");
+    let order = s.activation(A, false);
+    s.begin(A, order);
+    s.until_held(grant);
+    s.kill(A);
+    s.part();
+    s.force(B);
+    s.power_loss(B, Keep::Everything);
+    s.start(A);
+    s.activate_vouched(A);
+    s.write_durably(A, 1);
+    s.deactivate(A);
+    s.heal();
+    s.start(B);
+    s.until_verdict("split-brain");
 }
 
 fn both_activate(s: &mut Stage) {
