@@ -99,6 +99,7 @@ impl World {
         } else {
             None
         };
+        self.promises.restarted_under_active[node] = false;
         if let Some(why) = broken {
             self.fail(format!("server{} {why}, and was activated", node + 1));
         }
@@ -148,7 +149,7 @@ impl World {
         self.older_over_newer(node);
         self.promises.met_newer = [false; 2];
         self.promises.restarted_under_active = [false; 2];
-        self.promises.vouched = [false; 2];
+        self.promises.vouched[node] = false;
         if self.in_session() {
             self.promises.word = false;
             self.oracle.met();

@@ -247,7 +247,12 @@ impl World {
                 let result = if ok {
                     Ok(self.land(node, extent, &what))
                 } else {
-                    self.land_badly(node, extent, what);
+                    // An error that a dead process does not hear is not the mirror's to remember: the
+                    // kernel tells it to the next one that opens the disk.
+                    let heard = self.nodes[node].incarnation == incarnation;
+                    if heard || !matches!(what, Landing::Flush(_)) {
+                        self.land_badly(node, extent, what);
+                    }
                     Err(EIO)
                 };
                 self.nodes[node].landing -= 1;

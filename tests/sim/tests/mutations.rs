@@ -4,16 +4,11 @@
 use mirror_core::rules::{Rule, drop_rules};
 use mirror_sim::converge::run_seed;
 use mirror_sim::options::Options;
+use mirror_sim::scenarios;
 
 /// No faults but a few, at high rates.
 fn quiet() -> Options {
-    let mut options = Options::everything();
-    for (name, rate) in options.kinds() {
-        if name != "steps" {
-            *rate = 0;
-        }
-    }
-    Options { switch: 400, ..options }
+    Options { switch: 400, ..Options::none() }
 }
 
 /// Agents and their devices die together.
@@ -48,6 +43,29 @@ fn false_claims() -> Options {
     Options { kill: 100, power: 150, stop: 60, claim: 500, recovery: 60, cut: 60, ..quiet() }
 }
 
+/// Whenever something decides, something strikes.
+fn moments() -> Options {
+    Options { kill: 100, power: 100, reset: 100, cut: 100, moment: 100, ..quiet() }
+}
+
+/// Records and bitmaps rot, and power goes while they are being written.
+fn rot() -> Options {
+    Options { rot: 1000, power: 150, kill: 100, reset: 100, moment: 300, ..quiet() }
+}
+
+fn bad_sectors() -> Options {
+    Options { kill: 100, reset: 100, cut: 100, read_error: 20_000, ..quiet() }
+}
+
+/// A disk that fails is used again.
+fn failing_disks() -> Options {
+    Options { kill: 150, reset: 100, power: 50, data_error: 1000, ..quiet() }
+}
+
+fn fenced() -> Options {
+    Options { fenced: 1000, cut: 150, kill: 60, reset: 100, ..quiet() }
+}
+
 /// The first seed that fails without `rule`; with it, that seed holds.
 fn finds(rule: Rule, options: Options, seeds: u64) {
     drop_rules(&[rule]);
@@ -60,12 +78,44 @@ fn finds(rule: Rule, options: Options, seeds: u64) {
     }
 }
 
+/// Rules that cover for each other: the scenario holds as long as one of them is in force. (That it
+/// fails without all of them is shown with the other scenarios.)
+#[test]
+fn a_second_line_holds_alone() {
+    let second = scenarios::all().into_iter().filter(|s| s.name.starts_with("second-line/"));
+    for scenario in second {
+        let lines = scenario
+            .closed
+            .iter()
+            .flat_map(|closed| closed.by.iter().map(|last| (closed.by, last)));
+        for (all, last) in lines {
+            let dropped: Vec<Rule> = all.iter().copied().filter(|r| r != last).collect();
+            drop_rules(&dropped);
+            let played = scenario.play(false).result;
+            drop_rules(&[]);
+            assert_eq!(played, Ok(()), "{} with {last:?} only", scenario.name);
+        }
+    }
+}
+
+/// Rules that no bounded number of seeds finds: a scenario does.
+const BY_SCENARIO: &[Rule] = &[
+    Rule::SettleActivation,
+    Rule::BlankUnsure,
+    Rule::SessionFrames,
+    Rule::Drain,
+    Rule::ReachBack,
+    Rule::ForceOwes,
+];
+
 macro_rules! finds {
     ($($name:ident: $rule:ident in $options:expr, $seeds:literal;)*) => {
         $(#[test]
         fn $name() {
             finds(Rule::$rule, $options, $seeds);
         })*
+
+        const BY_SEED: &[Rule] = &[$(Rule::$rule,)*];
     };
 }
 
@@ -100,4 +150,30 @@ finds! {
     resume_yields: ResumeYields in survivors(), 400;
     resume_unflushed: ResumeUnflushed in survivors(), 3000;
     resume_reads: ResumeReads in survivors(), 10000;
+    told_may_hold: ToldMayHold in Options::everything(), 100;
+    note_newer: NoteNewer in Options::everything(), 100;
+    activation_first: ActivationFirst in Options::everything(), 20;
+    restored: Restored in Options::everything(), 300;
+    peer_was_active: PeerWasActive in crashes(), 500;
+    reads_wait: ReadsWait in moments(), 1500;
+    two_copies: TwoCopies in rot(), 1500;
+    repair_first: RepairFirst in rot(), 1500;
+    error_kept: ErrorKept in failing_disks(), 300;
+    clean_peer_read: CleanPeerRead in bad_sectors(), 300;
+    is_fenced: Fenced in fenced(), 50;
+}
+
+/// No rule is left out: each is noticed by seeds or by a scenario.
+#[test]
+fn every_rule_is_noticed() {
+    let scenarios = scenarios::all();
+    let closing: Vec<Rule> =
+        scenarios.iter().flat_map(|s| s.closed).flat_map(|closed| closed.by).copied().collect();
+    for rule in BY_SCENARIO {
+        assert!(closing.contains(rule), "no scenario is closed by {rule:?}");
+    }
+    for rule in Rule::ALL {
+        let noticed = BY_SEED.contains(rule) || closing.contains(rule);
+        assert!(noticed, "nothing shows that {rule:?} is needed");
+    }
 }
