@@ -4,7 +4,7 @@
 use super::Agent;
 use super::managed::{How, Managed};
 use super::parts::DriverEvent;
-use crate::messages::{Event, driver, events_of};
+use crate::messages::{Event, driver, events_of, later};
 use crate::peer::{PeerAnswer, PeerRequest};
 use mirror_core::command::Command;
 use mirror_core::io::Notice;
@@ -49,6 +49,9 @@ async fn driver_events(
             DriverEvent::Notice(notice) => {
                 for e in events_of(&notice, mirror.config.nmp, &mirror.device) {
                     agent.events.log(e);
+                }
+                if let Notice::RecoveryFinished { kind: CopyKind::Full, source: true } = notice {
+                    mirror.full_copy_ended();
                 }
                 if let Notice::RecoveryFinished { kind: CopyKind::Initial, source } = notice {
                     own.spawn(after_construction(Arc::clone(&agent), Arc::clone(&mirror), source));
@@ -164,6 +167,9 @@ async fn activate(agent: &Agent, mirror: &Managed, how: How) {
 /// again, and the next command is said.
 async fn after_construction(agent: Arc<Agent>, mirror: Arc<Managed>, source: bool) {
     let make_fs = mirror.config.initial_mkfs;
+    if source && !make_fs && mirror.has_fs() {
+        agent.events.log(Event::later(later::MKFS_LEFT_OUT, &[]));
+    }
     match mirror.config.activate_at_start {
         Some(side) if side == agent.config.side => {
             activate(&agent, &mirror, How { make_fs, ..How::default() }).await;

@@ -153,6 +153,7 @@ impl Agent {
     async fn force_here(&self, mirror: &Managed) -> Result<Response, Refused> {
         let peer_seen_active = self.peer_seen_active(mirror).await;
         let done = mirror.command(Operation::Force, Command::Force { peer_seen_active }).await?;
+        mirror.note_forced(done == Done::ForcedWithCopy);
         Ok(Response::Done(sentence(done, &mirror.config.name)))
     }
 

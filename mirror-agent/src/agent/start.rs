@@ -164,11 +164,14 @@ impl Running {
             stopping.spawn(async move { (mirror.config.name.clone(), mirror.stop().await) });
         }
         let mut clean = true;
+        let events = &self.agent.events;
         while let Some(ended) = stopping.join_next().await {
-            clean &= stopped_well(ended.map_err(io::Error::from));
+            if !stopped_well(ended.map_err(io::Error::from)) {
+                clean = false;
+                events.log(Event::Driver(driver::STILL_OPEN, Vec::new()));
+            }
         }
         self.tasks.shutdown().await;
-        let events = &self.agent.events;
         events.log(Event::Driver(driver::UNREGISTERED, Vec::new()));
         events.log(if clean { Event::AgentStopped } else { Event::AgentStopFailed });
         clean
@@ -244,6 +247,7 @@ async fn open_all(
             }
             Err(error) => {
                 tracing::error!("{} could not be opened: {error}", m.name);
+                events.log(Event::ResourceFailed(m.name.clone()));
                 entries.push(Entry::Broken { name: m.name.clone(), error });
             }
         }

@@ -9,7 +9,7 @@ mod start;
 use super::managed::Managed;
 use super::{Agent, Entry};
 use crate::config::Config;
-use crate::messages::{Event, EventLog, Sinks};
+use crate::messages::{AlertLog, Event, EventLog, Sinks};
 use fakes::{Fake, FakePeer};
 use std::path::Path;
 use std::sync::Arc;
@@ -41,8 +41,10 @@ async fn lab(more: &str) -> Lab {
     let config = Arc::new(config(more));
     let fake = Fake::new(0);
     let alert = tempfile::tempdir().expect("folder");
-    let sinks =
-        Sinks { alert: Some((alert.path().join("alert.log"), 1 << 20)), ..Sinks::default() };
+    let sinks = Sinks {
+        alert: Some(AlertLog { path: alert.path().join("alert.log"), limit: 1 << 20, keep: 1 }),
+        ..Sinks::default()
+    };
     let (events, log) = EventLog::start(sinks).expect("events");
     let mirror = Arc::new(
         Managed::new(
