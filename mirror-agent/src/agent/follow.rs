@@ -4,6 +4,7 @@
 use super::Agent;
 use super::managed::{How, Managed};
 use super::parts::DriverEvent;
+use super::peer_view::{PeerView, Said};
 use crate::messages::{Event, driver, events_of, later};
 use crate::peer::{PeerAnswer, PeerRequest};
 use mirror_core::command::Command;
@@ -105,13 +106,26 @@ async fn tell_behind(agent: Arc<Agent>, mirror: Arc<Managed>, session: SessionNo
 async fn watch_peer(agent: Arc<Agent>, mirror: Arc<Managed>) {
     loop {
         if mirror.in_session().await {
-            mirror.forget_peer();
+            mirror.peer.forget();
         } else {
-            let request = PeerRequest::Report { mirror: mirror.config.name.clone() };
-            if let Ok(PeerAnswer::Report(theirs)) = agent.peer.ask(request).await {
-                mirror.peer_said(*theirs);
-            }
+            mirror.peer.set(ask_for_view(&agent, &mirror.config.name).await);
         }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn ask_for_view(agent: &Agent, mirror: &str) -> Said {
+    match agent.peer.ask(PeerRequest::Report { mirror: mirror.to_owned() }).await {
+        Ok(PeerAnswer::Report(theirs)) => Said::Report(theirs),
+        Ok(_) => Said::Abnormal,
+        Err(_) => Said::Nothing,
+    }
+}
+
+/// Keeps what the other agent says of a mirror that could not be opened here, for the monitors.
+pub(super) async fn watch_peer_of_broken(agent: Arc<Agent>, name: String, view: Arc<PeerView>) {
+    loop {
+        view.set(ask_for_view(&agent, &name).await);
         sleep(PAUSE).await;
     }
 }

@@ -7,8 +7,9 @@
 //! interrupted, and a step that cannot be undone is tried again by a later deactivation.
 
 use super::parts::{HostOps, MirrorHandle, Step, StepError};
+use super::peer_view::PeerView;
 use crate::config::{FileSystem, MirrorConfig};
-use crate::ctl::{MirrorReport, Refused};
+use crate::ctl::Refused;
 use crate::messages::{
     ActivateReason, DeactivateReason, Event, EventLog, Explained, MdCode, Operation, Parties,
     blank_and_unsure, driver, explain, later,
@@ -18,12 +19,10 @@ use mirror_core::direction::Row;
 use mirror_core::status::{LinkStatus, MirrorStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
-/// What the other agent said of a mirror is shown for so long.
-const PEER_VIEW_LIFE: Duration = Duration::from_secs(10);
 /// A request waits this long for an activation or deactivation under way, mkfs included.
 const ENTER_LIMIT: Duration = Duration::from_secs(30);
 /// A driver that has not given its state after so long hangs.
@@ -65,7 +64,8 @@ pub(super) struct Managed {
     host: Arc<dyn HostOps>,
     pub(super) events: EventLog,
     stage: Mutex<Stage>,
-    peer_view: std::sync::Mutex<Option<(Instant, MirrorReport)>>,
+    /// What the other agent says of it.
+    pub(super) peer: PeerView,
     /// A copy runs that an operator forced.
     forced: AtomicBool,
 }
@@ -91,9 +91,19 @@ impl Managed {
     ) -> Self {
         let active = driver.status().await.is_some_and(|s| s.sides[local].active == Some(true));
         let stage = Mutex::new(if active { Stage::UP } else { Stage::DOWN });
-        let peer_view = std::sync::Mutex::default();
         let forced = AtomicBool::new(false);
-        Self { config, device, servers, local, driver, host, events, stage, peer_view, forced }
+        Self {
+            config,
+            device,
+            servers,
+            local,
+            driver,
+            host,
+            events,
+            stage,
+            peer: PeerView::default(),
+            forced,
+        }
     }
 
     pub(super) fn has_fs(&self) -> bool {
@@ -377,26 +387,5 @@ impl Managed {
         let what = format!("the driver of {} does not answer", self.config.name);
         let next = "systemctl status clusterpro_md".to_owned();
         Refused { code: MdCode::Internal, message: MdCode::Internal.fill(&[&what]), next }
-    }
-
-    /// Remembers what the other agent said.
-    pub(super) fn peer_said(&self, report: MirrorReport) {
-        *self.view() = Some((Instant::now(), report));
-    }
-
-    /// Forgets what the other agent said: there is a session, and after it all that may be wrong.
-    pub(super) fn forget_peer(&self) {
-        *self.view() = None;
-    }
-
-    /// What the other agent said lately.
-    pub(super) fn peer_view(&self) -> Option<MirrorReport> {
-        let view = self.view();
-        view.as_ref().filter(|(at, _)| at.elapsed() < PEER_VIEW_LIFE).map(|(_, r)| r.clone())
-    }
-
-    fn view(&self) -> std::sync::MutexGuard<'_, Option<(Instant, MirrorReport)>> {
-        // A panic while it was held leaves a whole value behind.
-        self.peer_view.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

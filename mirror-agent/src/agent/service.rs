@@ -4,6 +4,7 @@ use super::managed::{How, Managed};
 use super::{Agent, Entry, report};
 use crate::ctl::{Answer, Refused, Request, Response, Service};
 use crate::messages::{MdCode, Operation};
+use crate::monitor::Monitored;
 use crate::peer::{PeerAnswer, PeerError, PeerRequest, PeerService};
 use mirror_core::command::{Command, Done};
 use mirror_core::units::SessionNo;
@@ -73,6 +74,7 @@ impl Agent {
                 Ok(Response::List(self.config.mirrors.iter().map(|m| m.name.clone()).collect()))
             }
             Request::Status { mirror } => self.reports(mirror.as_deref()).await,
+            Request::Monitor { mirror } => self.monitored(&mirror).await,
             Request::Activate { mirror, nomount, peer_down } => {
                 let how = How { nomount, peer_down, ..How::default() };
                 self.activate(self.managed(&mirror)?, how).await.map(Response::Done)
@@ -102,11 +104,20 @@ impl Agent {
     pub(super) fn managed(&self, name: &str) -> Result<&Arc<Managed>, Refused> {
         match self.mirrors.iter().find(|e| e.name() == name) {
             Some(Entry::Open(mirror)) => Ok(mirror),
-            Some(Entry::Broken { name, error }) => {
+            Some(Entry::Broken { name, error, .. }) => {
                 Err(Refused::plain(error.code, format!("{name} could not be opened: {error}")))
             }
             None => Err(no_mirror(name)),
         }
+    }
+
+    async fn monitored(&self, name: &str) -> Result<Response, Refused> {
+        let state = match self.mirrors.iter().find(|e| e.name() == name) {
+            Some(Entry::Open(mirror)) => report::monitored(mirror).await,
+            Some(Entry::Broken { peer, .. }) => Monitored { report: None, peer: peer.driver() },
+            None => return Err(no_mirror(name)),
+        };
+        Ok(Response::Monitor(Box::new(state)))
     }
 
     async fn reports(&self, name: Option<&str>) -> Result<Response, Refused> {

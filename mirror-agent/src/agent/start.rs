@@ -135,6 +135,12 @@ impl Running {
         for (mirror, receiver) in receivers {
             follow::start(&agent, &mirror, receiver, &mut tasks).await;
         }
+        for entry in &agent.mirrors {
+            if let Entry::Broken { name, peer, .. } = entry {
+                let (name, peer) = (name.clone(), Arc::clone(peer));
+                tasks.spawn(follow::watch_peer_of_broken(Arc::clone(&agent), name, peer));
+            }
+        }
         let mut servers = JoinSet::new();
         servers.spawn(ctl.run(Arc::new(Control(Arc::clone(&agent)))));
         servers.spawn(peers.run(config.side, secret, Arc::new(FromPeer(Arc::clone(&agent)))));
@@ -248,7 +254,7 @@ async fn open_all(
             Err(error) => {
                 tracing::error!("{} could not be opened: {error}", m.name);
                 events.log(Event::ResourceFailed(m.name.clone()));
-                entries.push(Entry::Broken { name: m.name.clone(), error });
+                entries.push(Entry::Broken { name: m.name.clone(), error, peer: Arc::default() });
             }
         }
     }

@@ -12,6 +12,7 @@ pub use client::{Client, ClientError};
 pub use server::{Answer, CtlServer, Service};
 
 use crate::messages::MdCode;
+use crate::monitor::Monitored;
 use mirror_core::status::MirrorStatus;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,11 @@ pub enum Request {
     Status {
         /// Its name; absent = all.
         mirror: Option<String>,
+    },
+    /// What the monitors judge.
+    Monitor {
+        /// Its name.
+        mirror: String,
     },
     /// Open the device here, and mount it.
     Activate {
@@ -105,6 +111,8 @@ pub enum Response {
     List(Vec<String>),
     /// The states asked for.
     Status(Vec<MirrorReport>),
+    /// What the monitors judge.
+    Monitor(Box<Monitored>),
     /// Done; the sentence says what.
     Done(String),
     /// Not done.

@@ -109,6 +109,13 @@ impl Message {
         format!("{}-{}", self.module, self.id)
     }
 
+    /// Its text with the arguments filled in.
+    #[must_use]
+    pub fn fill(&self, arguments: &[&str]) -> String {
+        let arguments: Vec<String> = arguments.iter().map(|&s| s.to_owned()).collect();
+        super::events::fill(self.text, &arguments)
+    }
+
     /// Whether it is logged; the others are printed by a command.
     #[must_use]
     pub fn is_event(&self) -> bool {

@@ -202,3 +202,6 @@ async fn forward(
 fn socket_path(run_dir: &Path, mirror: &str) -> PathBuf {
     run_dir.join(format!("{mirror}.nbd"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,6 +98,8 @@ async fn it_starts_serves_and_stops() {
     let at = |e: &Event| text.find(&e.to_string());
     assert!(at(&Event::AgentStarted) < at(&Event::AgentStopped), "{text}");
     assert!(at(&Event::AgentStarted).is_some(), "{text}");
+    let broken = Event::ResourceFailed("md2".to_owned());
+    assert!(at(&broken) < at(&Event::AgentStarted) && at(&broken).is_some(), "{text}");
 }
 
 async fn start_fails(config: Config) -> StartError {
