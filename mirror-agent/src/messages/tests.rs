@@ -242,6 +242,27 @@ fn refusals_map_to_the_reasons_of_the_manual() {
     let activate = of(Operation::Activate, Refusal::WasActive);
     assert_eq!(activate.event, Some(Event::ActivateFailed(ActivateReason::NoContact, dev())));
     assert_eq!(activate.code, MdCode::NotLatest);
+    for (refusal, reason) in [
+        (Refusal::NotConstructed, ActivateReason::OpenPort),
+        (Refusal::NotLatest, ActivateReason::NotLatest),
+        (Refusal::NoContact, ActivateReason::NoContact),
+        (Refusal::PeerActive, ActivateReason::RemoteActive),
+        (Refusal::AlreadyActive, ActivateReason::AlreadyActive),
+    ] {
+        let event = of(Operation::Activate, refusal).event;
+        assert_eq!(event, Some(Event::ActivateFailed(reason, dev())), "{refusal:?}");
+    }
+    for (refusal, reason) in [
+        (Refusal::RecoveryRunning, RecoveryReason::Running),
+        (Refusal::TargetActive, RecoveryReason::TargetActive),
+        (Refusal::NoDirection, RecoveryReason::NoDirection),
+        (Refusal::SourceAbnormal, RecoveryReason::SourceAbnormal),
+    ] {
+        for op in [Operation::Recover, Operation::Force] {
+            let event = of(op, refusal).event;
+            assert_eq!(event, Some(Event::RecoveryFailed(reason, dev())), "{op:?} {refusal:?}");
+        }
+    }
     let twice = of(Operation::Deactivate, Refusal::NotActive);
     assert_eq!(twice.event, Some(Event::DeactivateFailed(DeactivateReason::NotActive, dev())));
     assert_eq!(twice.code, MdCode::NotMounted);

@@ -228,7 +228,7 @@ impl HostOps for Host {
 }
 
 /// What happens to the commands of the file system, as messages about `device`.
-fn event_of(event: &FsEvent, device: &str) -> Event {
+pub(super) fn event_of(event: &FsEvent, device: &str) -> Event {
     match event {
         FsEvent::CheckStarted(program, options) => {
             Event::later(later::COMMAND_STARTED, &[program, device, options])

@@ -1,8 +1,10 @@
 //! What goes wrong when a mirror is opened, and while it connects, is told.
 
+use super::host::event_of;
 use super::{net_event, not_listening, start, state};
 use crate::config::Config;
 use crate::driver::{ListenError, ListenStep, NetNote, Partition};
+use crate::host::fsevent::FsEvent;
 use crate::messages::{AlertLog, EventLog, EventSwitches, Sinks};
 use crate::secret::Secret;
 use mirror_core::disk::layout::{BITMAP, SUPERBLOCK_A, SUPERBLOCK_B};
@@ -74,6 +76,28 @@ fn each_step_and_note_has_its_message() {
     assert_eq!(text(NetNote::AcceptFailed(why())), "NMP1 accept failed(why).");
     assert_eq!(text(NetNote::Refused(why())), "NMP1 deciding connection type failed(why)");
     assert_eq!(text(NetNote::NoFrame), "NMP1 receive wrong magic data.");
+}
+
+#[test]
+fn what_happens_to_commands_has_its_message() {
+    let text = |e: &FsEvent| event_of(e, "/dev/NMP1").text();
+    let started = FsEvent::CheckStarted("fsck", "-y".to_owned());
+    assert_eq!(text(&started), "fsck of /dev/NMP1 with -y option has started.");
+    assert_eq!(text(&FsEvent::CheckDone), "Disk has cleaned by fsck.(Device: /dev/NMP1)");
+    let failed = FsEvent::Failed("mount", "32".to_owned());
+    assert_eq!(text(&failed), "mount of /dev/NMP1 failed(ret=32).");
+    assert_eq!(
+        text(&FsEvent::Needed("xfs_repair", "-L")),
+        "Executing xfs_repair of /dev/NMP1 with -L option is necessary. Execute the command manually."
+    );
+    assert_eq!(
+        text(&FsEvent::UmountTimeout),
+        "umount timeout. Make sure that the length of Unmount Timeout is appropriate. (Device:/dev/NMP1)"
+    );
+    assert_eq!(
+        text(&FsEvent::CheckTimeout),
+        "fsck timeout. Make sure that the length of Fsck Timeout is appropriate. (Device:/dev/NMP1)"
+    );
 }
 
 /// What `load` tells of a cluster partition that is cut off at `len` after it was opened.
