@@ -484,7 +484,13 @@ impl FileSystem {
         }
         match why {
             HostError::Command(detail) => Err(busy(mount, detail)),
-            other => Err(other),
+            other => {
+                for holder in holders::of(mount.dev) {
+                    tracing::warn!(pid = holder.pid, name = %holder.name, uses = holder.uses,
+                        "uses the file system that cannot be unmounted");
+                }
+                Err(other)
+            }
         }
     }
 

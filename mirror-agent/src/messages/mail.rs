@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+const POLL: Duration = Duration::from_millis(10);
 /// Mails that may wait.
 const QUEUE: usize = 16;
 
@@ -82,15 +83,29 @@ fn deliver(mail: &Mail, waiting: &Receiver<Letter>) {
 }
 
 impl Mail {
+    /// A program that is just being replaced is tried again until the time limit.
+    fn start(&self) -> io::Result<Child> {
+        let end = Instant::now() + self.limit;
+        loop {
+            let started = Command::new(&self.program)
+                .arg("-t")
+                .process_group(0)
+                .current_dir("/")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn();
+            match started {
+                Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < end => {
+                    std::thread::sleep(POLL);
+                }
+                started => return started,
+            }
+        }
+    }
+
     fn send(&self, letter: &Letter) -> io::Result<()> {
-        let mut child = Command::new(&self.program)
-            .arg("-t")
-            .process_group(0)
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
+        let mut child = self.start()?;
         let from = if self.server.is_empty() { String::new() } else { format!(" {}", self.server) };
         let head = format!("To: {}\nSubject: CLUSTERPRO{from}: {}\n\n", self.to, letter.subject);
         // A message fits into the pipe, so this does not wait for the program.
@@ -115,7 +130,7 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(POLL);
     }
     if let Ok(group) = i32::try_from(child.id()) {
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL); // ESRCH: it has just ended
@@ -150,14 +165,8 @@ mod tests {
         Letter { subject: "mdadmn 5".to_owned(), body: "the line\n".to_owned() }
     }
 
-    /// Sends; a script that another test's fork still holds open is tried again.
     fn send(mail: &Mail) -> io::Result<()> {
-        loop {
-            match mail.send(&letter()) {
-                Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy => {}
-                result => return result,
-            }
-        }
+        mail.send(&letter())
     }
 
     #[test]
@@ -178,7 +187,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("folder");
         let hangs = program(&dir, "sleep 100");
         let began = Instant::now();
-        let e = send(&mail(hangs, Duration::from_millis(50))).expect_err("late");
+        let e = send(&mail(hangs, Duration::from_millis(500))).expect_err("late");
         assert_eq!(e.kind(), io::ErrorKind::TimedOut);
         assert!(began.elapsed() < Duration::from_secs(20));
     }

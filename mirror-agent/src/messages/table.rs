@@ -154,13 +154,38 @@ impl Message {
     pub fn page(&self) -> String {
         let mut out =
             format!("{} {} ({})\n  {}\n", self.module, self.id, self.level.word(), self.text);
-        let _ = writeln!(out, "Meaning: {}", self.meaning);
+        out.push_str(&wrapped("Meaning:", self.meaning));
         let remedy = if self.remedy.is_empty() { "none needed" } else { self.remedy };
-        let _ = writeln!(out, "Remedy:  {remedy}");
+        out.push_str(&wrapped("Remedy:", remedy));
         let _ = writeln!(out, "Goes to: {}", self.destinations());
-        let _ = writeln!(out, "Source:  {}", self.standing());
+        out.push_str(&wrapped("Source:", &self.standing()));
         out
     }
+}
+
+/// Columns of a terminal that `clpmdmsg` fills.
+const COLUMNS: usize = 80;
+/// Width of the labels.
+const LABEL: usize = 9;
+
+/// A label and a text beside it, broken into lines.
+fn wrapped(label: &str, text: &str) -> String {
+    let mut out = format!("{label:<LABEL$}");
+    let mut column = LABEL;
+    for (n, word) in text.split_whitespace().enumerate() {
+        let width = word.chars().count();
+        if n > 0 && column + 1 + width > COLUMNS {
+            let _ = write!(out, "\n{:LABEL$}", "");
+            column = LABEL;
+        } else if n > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += width;
+    }
+    out.push('\n');
+    out
 }
 
 /// The reference of all messages, in Markdown: `docs/messages.md`.

@@ -153,6 +153,7 @@ fn the_table_is_complete() {
         let silent = m.level == super::Level::Info || !matches!(m.raised, Raised::Here);
         assert!(silent || !m.remedy.is_empty(), "{} says what to do", m.name());
         assert!(table::row(m.module, m.id).is_some_and(|found| found == m));
+        assert!(m.page().lines().skip(2).all(|l| l.chars().count() <= 80), "{}", m.page());
     }
 }
 
@@ -486,8 +487,6 @@ fn destinations_are_those_of_the_configuration() {
         .into(),
         ..Sinks::default()
     };
-    // A script that another test's fork still holds open cannot be run yet.
-    std::thread::sleep(Duration::from_millis(50));
     let (events, thread) = EventLog::start(sinks).expect("thread");
     events.log(Event::RecoveryFailed(RecoveryReason::Running, dev()));
     events.log(Event::RecoveryDone(dev()));
