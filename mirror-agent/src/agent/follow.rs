@@ -51,8 +51,8 @@ async fn driver_events(
                 for e in events_of(&notice, mirror.config.nmp, &mirror.device) {
                     agent.events.log(e);
                 }
-                if let Notice::RecoveryFinished { kind: CopyKind::Full, source: true } = notice {
-                    mirror.full_copy_ended();
+                if let Notice::RecoveryFinished { source: true, .. } = notice {
+                    mirror.copy_ended();
                 }
                 if let Notice::RecoveryFinished { kind: CopyKind::Initial, source } = notice {
                     own.spawn(after_construction(Arc::clone(&agent), Arc::clone(&mirror), source));

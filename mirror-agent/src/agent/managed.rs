@@ -167,8 +167,9 @@ impl Managed {
         }
     }
 
-    /// A full copy from this side has ended.
-    pub(super) fn full_copy_ended(&self) {
+    /// A copy from this side has ended well. One that was forced may have been interrupted, and
+    /// then its last part was the difference only.
+    pub(super) fn copy_ended(&self) {
         if self.forced.swap(false, Ordering::SeqCst) {
             self.note_forced(false);
         }
