@@ -9,6 +9,7 @@ pub mod driver;
 pub mod host;
 pub mod lock;
 pub mod messages;
+pub mod monitor;
 pub mod peer;
 pub mod plant;
 pub mod secret;

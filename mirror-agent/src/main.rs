@@ -87,7 +87,8 @@ fn start(args: &Args) -> Result<bool, StartError> {
         .map_err(failed)?;
     let ended = runtime.block_on(async {
         let stop = signals().map_err(failed)?;
-        run(config, Arc::new(RealPlant), options, stop).await
+        let plant = RealPlant(options.events.clone());
+        run(config, Arc::new(plant), options, stop).await
     });
     // What hangs with a dead driver must not keep the process.
     runtime.shutdown_timeout(SHUTDOWN_LIMIT);

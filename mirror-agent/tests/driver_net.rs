@@ -3,7 +3,7 @@
 
 mod rig;
 
-use mirror_agent::driver::MAX_STRANGERS;
+use mirror_agent::driver::{MAX_STRANGERS, NetNote, Report};
 use mirror_core::buf::Buf;
 use mirror_core::io::{Action, ConnId, Event};
 use mirror_core::units::{Extent, SessionNo, Side};
@@ -105,7 +105,7 @@ fn a_driver_that_stops_is_gone_for_its_peer() {
 #[test]
 fn routes_are_tried_in_turn() {
     let (dead, alive) = (free_address(), free_address());
-    let rig = Rig::new(dialler(&[dead, alive]));
+    let mut rig = Rig::new(dialler(&[dead, alive]));
     rig.act([Action::Dial]);
     let Event::DialFailed = rig.next() else { panic!("nobody listens") };
     let acceptor = Rig::new(listener(alive));
@@ -113,6 +113,41 @@ fn routes_are_tried_in_turn() {
     ready(&rig, true);
     ready(&acceptor, false);
     rig.nothing_for(Duration::from_millis(100));
+    let refused =
+        |a: &SocketAddr| NetNote::ConnectFailed(format!("{a}: Connection refused (os error 111)"));
+    assert_eq!(notes(&mut rig), [refused(&dead), refused(&alive), NetNote::NoNetwork]);
+}
+
+/// What the driver has told of its connections so far.
+fn notes(rig: &mut Rig) -> Vec<NetNote> {
+    let reports = &mut rig.driver.as_mut().unwrap().reports;
+    let mut notes = Vec::new();
+    while let Ok(report) = reports.try_recv() {
+        if let Report::Net(note) = report {
+            notes.push(note);
+        }
+    }
+    notes
+}
+
+#[test]
+fn a_peer_that_cannot_be_reached_is_told_once_for_each_loss() {
+    let address = free_address();
+    let mut rig = Rig::new(dialler(&[address]));
+    let dial = |rig: &Rig| {
+        rig.act([Action::Dial]);
+        let Event::DialFailed = rig.next() else { panic!("nobody listens") };
+    };
+    (0..3).for_each(|_| dial(&rig));
+    assert_eq!(notes(&mut rig).len(), 2, "the route, and that there is no other");
+    let mut acceptor = Rig::new(listener(address));
+    rig.act([Action::Dial]);
+    ready(&rig, true);
+    ready(&acceptor, false);
+    acceptor.stop();
+    let Event::PeerGone { .. } = rig.next() else { panic!("not gone") };
+    (0..3).for_each(|_| dial(&rig));
+    assert_eq!(notes(&mut rig).len(), 2, "once more, after it was there");
 }
 
 #[test]
@@ -166,12 +201,16 @@ fn drain(stream: &mut TcpStream) -> Vec<u8> {
 #[test]
 fn garbage_ends_a_connection_and_reaches_nobody() {
     let address = free_address();
-    let acceptor = Rig::new(listener(address));
-    let mut stranger = TcpStream::connect(address).unwrap();
-    // It may be cut off before all is written.
-    let _ = stranger.write_all(&[0x5a; 1 << 20]);
-    assert!(drain(&mut stranger).len() < 1000);
+    let mut acceptor = Rig::new(listener(address));
+    for _ in 0..3 {
+        let mut stranger = TcpStream::connect(address).unwrap();
+        // It may be cut off before all is written.
+        let _ = stranger.write_all(&[0x5a; 1 << 20]);
+        assert!(drain(&mut stranger).len() < 1000);
+    }
     acceptor.nothing_for(Duration::from_millis(50));
+    let told = notes(&mut acceptor);
+    assert!(matches!(told.as_slice(), [NetNote::Refused(_)]), "once: {told:?}");
     let rig = Rig::new(dialler(&[address]));
     rig.act([Action::Dial]);
     ready(&rig, true);

@@ -4,10 +4,12 @@ mod support;
 
 use mirror_agent::host::filesystem::UmountAction;
 use mirror_agent::host::fsck::FsckTiming;
+use mirror_agent::host::fsevent::FsEvent;
 use mirror_agent::host::{FileSystem, FsConfig, FsKind, HostError, Runner};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::{Disk, fake, isolated, run, stand_in};
 
@@ -23,6 +25,19 @@ fn config(folder: &Path) -> FsConfig {
 
 fn with(config: FsConfig) -> FileSystem {
     FileSystem::new(config, Runner::default())
+}
+
+type Told = Arc<Mutex<Vec<FsEvent>>>;
+
+/// The same, and what it tells.
+fn told(fs: FileSystem) -> (FileSystem, Told) {
+    let events = Told::default();
+    let listener = Arc::clone(&events);
+    (fs.told_to(move |e| listener.lock().expect("lock").push(e)), events)
+}
+
+fn take(events: &Told) -> Vec<FsEvent> {
+    std::mem::take(&mut *events.lock().expect("lock"))
 }
 
 #[test]
@@ -89,7 +104,7 @@ fn a_busy_file_system_is_given_up_with_names_or_emptied() {
         let disk = Disk::new(&folder, "disk.img", 64);
         let device = disk.path();
         let gentle = FsConfig { umount_action: UmountAction::None, ..config(&folder) };
-        let gentle = with(gentle);
+        let (gentle, events) = told(with(gentle));
         gentle.make(&device).await.expect("mkfs");
         gentle.mount(&device).await.expect("mount");
         let mut user = stand_in(&folder.join("mnt"));
@@ -98,6 +113,7 @@ fn a_busy_file_system_is_given_up_with_names_or_emptied() {
         let found: Vec<_> = holders.iter().map(|h| (h.pid, h.name.as_str(), h.uses)).collect();
         assert_eq!(found, [(user.pid(), "sleep", "working folder")]);
         assert!(!user.has_ended(), "nobody was killed");
+        assert_eq!(take(&events), [FsEvent::Failed("umount", "32".to_owned())]);
 
         let mut bystander = stand_in(&folder);
         with(config(&folder)).umount(&device).await.expect("ends the process");
@@ -214,9 +230,20 @@ fn a_file_system_that_cannot_be_mounted_is_repaired_first() {
             fs::write(folder.join("mnt/x"), b"kept").expect("write");
             careful.umount(&device).await.expect("umount");
             damage(&disk, kind);
+            let (careful, failed) = told(careful);
             let error = careful.mount(&device).await.expect_err("is damaged");
             assert_eq!(error.md_code(), 89, "{error}");
+            assert_eq!(take(&failed), [FsEvent::Failed("mount", "32".to_owned())]);
+            let (repairing, events) = told(repairing);
             repairing.mount(&device).await.expect("repaired and mounted");
+            let (program, options) =
+                if kind == FsKind::Xfs { ("xfs_repair", "") } else { ("fsck", "-y") };
+            let want = [
+                FsEvent::Failed("mount", "32".to_owned()),
+                FsEvent::CheckStarted(program, options.to_owned()),
+                FsEvent::CheckDone,
+            ];
+            assert_eq!(take(&events), want);
             assert_eq!(fs::read(folder.join("mnt/x")).expect("read"), b"kept", "{name}");
             careful.umount(&device).await.expect("umount");
         }
@@ -230,10 +257,106 @@ fn a_check_that_leaves_errors_is_an_error() {
         let runner = Runner::with_path(fake(&folder, "e2fsck", "exit 4"));
         let always = FsConfig { fsck_timing: FsckTiming::Always, ..config(&folder) };
         with(always.clone()).make(&disk.path()).await.expect("mkfs");
-        let fs = FileSystem::new(always, runner);
+        let (fs, events) = told(FileSystem::new(always.clone(), runner.clone()));
         let error = fs.check_if_due(&disk.path(), || ()).await.expect_err("errors are left");
         assert!(matches!(error, HostError::Fsck { code: 4, .. }), "{error}");
         assert_eq!(error.md_code(), 89);
+        let failed = FsEvent::Failed("fsck", "4".to_owned());
+        assert_eq!(take(&events), std::slice::from_ref(&failed));
+
+        let timid = FsConfig { fsck_options: vec!["-p".into()], ..always.clone() };
+        let (fs, events) = told(FileSystem::new(timid, runner));
+        fs.check_if_due(&disk.path(), || ()).await.expect_err("errors are left");
+        assert_eq!(take(&events), [failed, FsEvent::Needed("fsck", "-y")]);
+    });
+}
+
+/// xfs: the log of a file system that cannot be mounted has to be given up by hand.
+#[test]
+fn an_xfs_log_that_cannot_be_replayed_is_left_to_the_operator() {
+    isolated("an_xfs_log_that_cannot_be_replayed_is_left_to_the_operator", |folder| async move {
+        let disk = Disk::new(&folder, "disk.img", 400);
+        let config = FsConfig {
+            kind: FsKind::Xfs,
+            xfs_repair_on_mount_failure: true,
+            mount_retries: 0,
+            ..config(&folder)
+        };
+        with(config.clone()).make(&disk.path()).await.expect("mkfs");
+        fake(&folder, "mount", "exit 32");
+        let runner = Runner::with_path(fake(&folder, "xfs_repair", "exit 2"));
+        let (fs, events) = told(FileSystem::new(config, runner));
+        let error = fs.mount(&disk.path()).await.expect_err("the log is dirty");
+        assert!(matches!(error, HostError::Fsck { code: 2, .. }), "{error}");
+        let want = [
+            FsEvent::Failed("mount", "32".to_owned()),
+            FsEvent::CheckStarted("xfs_repair", String::new()),
+            FsEvent::Failed("xfs_repair", "2".to_owned()),
+            FsEvent::Needed("xfs_repair", "-L"),
+        ];
+        assert_eq!(take(&events), want);
+    });
+}
+
+/// The first activation of a mirror on which no file system was made yet.
+#[test]
+fn a_device_without_a_file_system_is_called_so() {
+    isolated("a_device_without_a_file_system_is_called_so", |folder| async move {
+        let disk = Disk::new(&folder, "disk.img", 64);
+        let device = disk.path();
+        let quick = FsConfig { mount_retries: 0, ..config(&folder) };
+        assert!(with(quick.clone()).is_blank(&device).await.expect("looks"));
+        let none = "no file system is found on it";
+        for careful in [true, false] {
+            let fs = with(FsConfig { fsck_on_mount_failure: careful, ..quick.clone() });
+            let error = fs.mount(&device).await.expect_err("nothing to mount");
+            assert!(error.to_string().contains(none), "{error}");
+            assert_eq!(error.md_code(), 89);
+        }
+        let always = FsConfig { fsck_timing: FsckTiming::Always, ..quick.clone() };
+        let error = with(always).check_if_due(&device, || ()).await.expect_err("nothing to check");
+        assert!(error.to_string().contains(none), "{error}");
+        run("mkfs.ext4", &["-q", &device.to_string_lossy()]);
+        let xfs = with(FsConfig { kind: FsKind::Xfs, ..quick.clone() });
+        let error = xfs.mount(&device).await.expect_err("another file system").to_string();
+        assert!(error.contains("it holds ext4, and the configuration says xfs"), "{error}");
+        assert!(!xfs.is_blank(&device).await.expect("looks"));
+    });
+}
+
+/// Attempts in order, each as often as configured: mount, check, mount again.
+#[test]
+fn attempts_to_mount_have_their_order_and_number() {
+    isolated("attempts_to_mount_have_their_order_and_number", |folder| async move {
+        let disk = Disk::new(&folder, "disk.img", 64);
+        let log = folder.join("log");
+        let note = |name: &str, code: i32| {
+            let script = format!("echo {name} \"$@\" >>{}; exit {code}", log.display());
+            fake(&folder, name, &script)
+        };
+        note("mount", 32);
+        let runner = Runner::with_path(note("e2fsck", 0));
+        let config = FsConfig {
+            mount_retries: 2,
+            mount_options: "rw,noatime".into(),
+            fsck_options: vec!["-f".into(), "-y".into()],
+            ..config(&folder)
+        };
+        with(config.clone()).make(&disk.path()).await.expect("mkfs");
+        let error = FileSystem::new(config, runner).mount(&disk.path()).await.expect_err("fails");
+        assert_eq!(error.md_code(), 89, "{error}");
+        let device = disk.path();
+        let mount = format!(
+            "mount -t ext4 -o rw,noatime {} {}",
+            device.display(),
+            folder.join("mnt").display()
+        );
+        let check = format!("e2fsck -f -y {}", device.display());
+        let want = [vec![mount; 3], vec![check]].concat();
+        let got = fs::read_to_string(&log).expect("log");
+        let got: Vec<&str> = got.lines().collect();
+        assert_eq!(got[..4], want, "{got:?}");
+        assert_eq!(got[4..], want[..3], "and again as often");
     });
 }
 
@@ -284,14 +407,18 @@ fn commands_that_hang_are_given_up() {
 
         let slow_check = Runner::with_path(fake(&folder, "e2fsck", "sleep 600"));
         let always = FsConfig { fsck_timing: FsckTiming::Always, ..quick.clone() };
-        let error = FileSystem::new(always, slow_check).check_if_due(&device, || ()).await;
+        let (fs, events) = told(FileSystem::new(always, slow_check));
+        let error = fs.check_if_due(&device, || ()).await;
         assert_eq!(error.expect_err("hangs").md_code(), 83);
+        assert_eq!(take(&events), [FsEvent::CheckTimeout]);
 
         fs::remove_file(folder.join("bin/mount")).expect("is removed");
         with(quick.clone()).mount(&device).await.expect("the real one works");
         let slow_umount = Runner::with_path(fake(&folder, "umount", "sleep 600"));
-        let error = FileSystem::new(quick.clone(), slow_umount).umount(&device).await;
+        let (fs, events) = told(FileSystem::new(quick.clone(), slow_umount));
+        let error = fs.umount(&device).await;
         assert_eq!(error.expect_err("hangs").md_code(), 83);
+        assert_eq!(take(&events), [FsEvent::UmountTimeout]);
         assert!(begin.elapsed() < Duration::from_secs(20), "took {:?}", begin.elapsed());
         with(quick).umount(&device).await.expect("the real one works");
     });

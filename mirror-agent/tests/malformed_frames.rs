@@ -236,6 +236,17 @@ fn a_malformed_frame_ends_its_connection_with_a_line_and_costs_nothing_else() {
     }
 }
 
+/// The driver's message for bytes that are no frame of the protocol.
+#[test]
+fn bytes_that_are_no_frame_are_told() {
+    let agent = Agent::start();
+    let mut peer = Peer::connect(&agent);
+    let mut bytes = peer.encoded(write());
+    bytes[0] ^= 1;
+    peer.send_and_end(&bytes);
+    agent.says("NMP1 receive wrong magic data.");
+}
+
 #[test]
 fn a_frame_that_is_out_of_place_ends_its_connection_with_a_line_and_costs_nothing_else() {
     let as_it_is = |_: &mut Vec<u8>| {};

@@ -54,6 +54,17 @@ pub fn manual_options(args: impl IntoIterator<Item = OsString>) -> Vec<OsString>
         .collect()
 }
 
+/// Parses the command line. What is wrong with it is said after the text of the manual for it
+/// (§12.4.4, 2), which is also the exit code; `--help` and the like end with 0.
+pub fn parse<T: clap::Parser>(args: impl IntoIterator<Item = OsString>) -> T {
+    T::try_parse_from(args).unwrap_or_else(|e| {
+        if e.use_stderr() {
+            eprintln!("{}", MdCode::BadOptions.text());
+        }
+        e.exit()
+    })
+}
+
 /// Asks the agent and turns refusals into failures.
 ///
 /// # Errors

@@ -5,6 +5,8 @@ pub mod cli;
 pub mod clpmdchng;
 pub mod clpmdctrl;
 pub mod clpmdinit;
+pub mod clpmdmon;
+pub mod clpmdmsg;
 pub mod clpmdstat;
 pub mod explain;
 #[cfg(test)]

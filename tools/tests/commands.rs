@@ -3,6 +3,7 @@
 use mirror_agent::ctl::{Answer, CtlServer, MirrorReport, Refused, Request, Response, Service};
 use mirror_agent::lock::{Lock, Role};
 use mirror_agent::messages::MdCode;
+use mirror_agent::monitor::{Monitored, PeerDriver};
 use mirror_core::status::{Color, LinkStatus, MirrorStatus, Phase, SideStatus};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -72,6 +73,8 @@ fn bin(program: &str) -> &'static Path {
         "clpmdinit" => env!("CARGO_BIN_EXE_clpmdinit"),
         "clpmdchng" => env!("CARGO_BIN_EXE_clpmdchng"),
         "clpmdchnng" => env!("CARGO_BIN_EXE_clpmdchnng"),
+        "clpmdmon" => env!("CARGO_BIN_EXE_clpmdmon"),
+        "clpmdmsg" => env!("CARGO_BIN_EXE_clpmdmsg"),
         other => panic!("{other}"),
     })
 }
@@ -94,6 +97,8 @@ struct Fake {
     names: Mutex<Vec<String>>,
     /// When the mirror broke.
     broke: Mutex<Option<i64>>,
+    /// Changes the state that the monitors are given.
+    change: Mutex<fn(&mut Monitored)>,
 }
 
 impl Service for Fake {
@@ -108,6 +113,14 @@ impl Service for Fake {
                     r.status.sides[0].break_time = Some(at);
                 }
                 Response::Status(vec![r])
+            }
+            Request::Monitor { mirror } if mirror == "md1" => {
+                let mut state = Monitored { report: Some(report("md1")), peer: PeerDriver::Runs };
+                self.change.lock().expect("lock")(&mut state);
+                Response::Monitor(Box::new(state))
+            }
+            Request::Monitor { .. } => {
+                Response::Refused(Refused::plain(MdCode::NoMirror, "no such mirror"))
             }
             Request::Activate { .. } => Response::Refused(Refused {
                 code: MdCode::NotLatest,
@@ -167,6 +180,7 @@ fn with_agent(lab: &Lab) -> (Arc<Fake>, tokio::runtime::Runtime) {
         asked: Mutex::default(),
         names: Mutex::new(vec!["md1".to_owned(), "md2".to_owned()]),
         broke: Mutex::default(),
+        change: Mutex::new(|_| ()),
     });
     let socket = lab.dir.path().join("run/ctl.sock");
     let server = runtime.block_on(async { CtlServer::bind(&socket) }).expect("bind");
@@ -383,4 +397,181 @@ fn they_and_the_agent_exclude_each_other() {
         drop(held);
     }
     assert!(!lab.blank("md1-server1-cp"));
+}
+
+/// One look: the code and the text of the table, for every state.
+#[test]
+fn the_monitors_end_with_the_codes_and_texts_of_the_manual() {
+    fn local(state: &mut Monitored) -> &mut MirrorStatus {
+        &mut state.report.as_mut().expect("a state").status
+    }
+    fn colors(state: &mut Monitored, colors: [Color; 2]) {
+        for (side, color) in local(state).sides.iter_mut().zip(colors) {
+            side.color = color;
+        }
+    }
+    let lab = lab();
+    let (fake, _runtime) = with_agent(&lab);
+    type Case = (&'static str, fn(&mut Monitored), i32, &'static str);
+    let cases: [Case; 14] = [
+        ("disk", |_| (), 0, "Normal."),
+        ("disk", |s| s.peer = PeerDriver::Unknown, 51, "Remote driver status is unknown."),
+        ("disk", |s| s.peer = PeerDriver::Abnormal, 52, "Remote driver is abnormal."),
+        ("disk", |s| s.report = None, 53, "Local driver is abnormal."),
+        (
+            "disk",
+            |s| (s.report, s.peer) = (None, PeerDriver::Abnormal),
+            54,
+            "Both drivers are abnormal.",
+        ),
+        (
+            "disk",
+            |s| local(s).phase = Phase::NoConstruction,
+            58,
+            "Local mirror disk status is unknown or not constructed.(md1)",
+        ),
+        (
+            "disk",
+            |s| colors(s, [Color::Red, Color::Green]),
+            63,
+            "Local mirror disk is abnormal. (md1)",
+        ),
+        (
+            "disk",
+            |s| colors(s, [Color::Green, Color::Red]),
+            64,
+            "Remote mirror disk is abnormal.(md1)",
+        ),
+        (
+            "disk",
+            |s| colors(s, [Color::Red, Color::Red]),
+            65,
+            "Both mirror disks are abnormal.(md1)",
+        ),
+        (
+            "disk",
+            |s| local(s).both_active = true,
+            66,
+            "Mirror disk was activated on both servers.(md1)",
+        ),
+        ("disk", |s| local(s).phase = Phase::Recovering, 100, "The recovery is in progress. (md1)"),
+        ("connect", |_| (), 0, "Normal."),
+        ("connect", |s| local(s).link = LinkStatus::Down, 31, "Network was interrupted"),
+        (
+            "connect",
+            |s| s.report = None,
+            30,
+            "Internal error[status=the local driver does not run]",
+        ),
+    ];
+    for (monitor, change, want, text) in cases {
+        *fake.change.lock().expect("lock") = change;
+        let looked = lab.run(&format!("clpmdmon --{monitor} md1"));
+        assert_eq!((code(&looked), out(&looked).as_str()), (want, format!("{text}\n").as_str()));
+        let json = lab.run(&format!("clpmdmon --{monitor} md1 --json"));
+        assert_eq!(code(&json), want);
+        let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("an object");
+        assert_eq!((json["code"].as_i64(), json["text"].as_str()), (Some(want.into()), Some(text)));
+    }
+}
+
+#[test]
+fn the_monitors_say_what_keeps_them_from_looking() {
+    let lab = lab();
+    for monitor in ["disk", "connect"] {
+        let look = |line: &str| {
+            let looked = lab.run(&format!("clpmdmon {line}"));
+            (code(&looked), out(&looked))
+        };
+        let said = |code, text: &str| (code, format!("{text}\n"));
+        let no_agent = said(1, "Need to start mirror agent at first.");
+        assert_eq!(look(&format!("--{monitor} md1")), no_agent);
+        assert_eq!(look(&format!("--{monitor} md7")), said(5, "Monitor config error.(md7)"));
+        let invalid = said(2, "Options or parameters are invalid.");
+        assert_eq!(look(&format!("--{monitor}")), invalid);
+        assert_eq!(look(&format!("--{monitor} md1 --surprise")), invalid);
+        assert_eq!(look("--disk md1 --connect md1"), invalid, "one exit code for two");
+        let absent = Command::new(bin("clpmdmon"))
+            .args([&format!("--{monitor}"), "md1", "--config", "/no/such/file"])
+            .output()
+            .expect("runs");
+        let text = "Getting of config was failed.\n".to_owned();
+        assert_eq!((code(&absent), out(&absent)), (4, text));
+    }
+    // An agent that takes the connection and never answers.
+    let _silent = std::os::unix::net::UnixListener::bind(lab.dir.path().join("run/ctl.sock"))
+        .expect("the socket");
+    let begun = std::time::Instant::now();
+    let hung = lab.run("clpmdmon --disk md1 --timeout 1");
+    assert_eq!(code(&hung), 30);
+    assert!(out(&hung).starts_with("Internal error[status="), "{}", out(&hung));
+    assert!(begun.elapsed().as_secs() < 20, "it gives up");
+}
+
+/// It stays up, also while the agent is away, and writes a line for each change only.
+#[test]
+fn a_monitor_that_stays_up_tells_each_change_once() {
+    let lab = lab();
+    let mut child = Command::new(bin("clpmdmon"))
+        .args(["--disk", "md1", "--connect", "md1", "--watch", "--json", "--config"])
+        .arg(&lab.config)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("output")).lines();
+    let mut next = || {
+        let line = lines.next().expect("a line").expect("text");
+        let json: serde_json::Value = serde_json::from_str(&line).expect("an object");
+        (json["monitor"].as_str().expect("a monitor").to_owned(), json["code"].as_i64())
+    };
+    let both = |code| [("mdw".to_owned(), Some(code)), ("mdnw".to_owned(), Some(code))];
+    assert_eq!([next(), next()], both(1), "without an agent");
+    let (fake, runtime) = with_agent(&lab);
+    assert_eq!([next(), next()], both(0), "with one");
+    *fake.change.lock().expect("lock") = |s| {
+        s.report.as_mut().expect("a state").status.link = LinkStatus::Down;
+    };
+    assert_eq!(next(), ("mdnw".to_owned(), Some(31)), "only what has changed");
+    drop(runtime);
+    fs::remove_file(lab.dir.path().join("run/ctl.sock")).ok();
+    assert_eq!([next(), next()], both(1), "gone again");
+    child.kill().expect("ends");
+    child.wait().expect("ended");
+}
+
+#[test]
+fn messages_are_explained_by_name_and_by_text() {
+    let run = |args: &[&str]| Command::new(bin("clpmdmsg")).args(args).output().expect("runs");
+    let one = out(&run(&["mdadmn-5"]));
+    assert!(one.starts_with("mdadmn 5 (error)\n  Building of switch mirror disk"), "{one}");
+    for part in ["\nMeaning: ", "\nRemedy:  ", "\nGoes to: alert log, syslog, mail\n"] {
+        assert!(one.contains(part), "{one}");
+    }
+    assert_eq!(out(&run(&["mdadmn:5"])), one);
+    assert_eq!(out(&run(&["mdadmn", "5"])), one);
+    let line = "CLUSTERPRO: <type: liscal> NMP1 open I/O port OK";
+    assert!(out(&run(&[line])).starts_with("liscal 80 (information)\n"));
+    assert!(out(&run(&["last activated on mars"])).is_empty());
+    let absent = run(&["mdadmn-999"]);
+    assert_eq!(code(&absent), 2);
+    assert!(err(&absent).contains("Next: clpmdmsg --list"), "{}", err(&absent));
+    let list = out(&run(&["--list"]));
+    assert!(list.lines().count() > 180 && list.contains("md-81"), "{list}");
+    let json: serde_json::Value =
+        serde_json::from_slice(&run(&["mdw", "--json"]).stdout).expect("an array");
+    assert_eq!(json.as_array().map(Vec::len), Some(15));
+    assert_eq!(json[0]["remedy"].as_str().map(str::is_empty), Some(false));
+    assert_eq!(code(&run(&["--help"])), 0);
+}
+
+/// The text of the manual for wrong options stands before what is wrong with them.
+#[test]
+fn wrong_options_are_said_with_the_text_of_the_manual() {
+    let lab = lab();
+    for line in ["clpmdctrl --active", "clpmdstat --surprise", "clpmdinit md1", "clpmdchng"] {
+        let wrong = lab.run(line);
+        assert_eq!(code(&wrong), 2, "{line}");
+        let said = err(&wrong);
+        assert!(said.starts_with("Options or parameters are invalid.\nerror: "), "{line}: {said}");
+    }
 }

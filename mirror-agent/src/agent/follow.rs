@@ -4,7 +4,8 @@
 use super::Agent;
 use super::managed::{How, Managed};
 use super::parts::DriverEvent;
-use crate::messages::{Event, driver, events_of};
+use super::peer_view::{PeerView, Said};
+use crate::messages::{Event, driver, events_of, later};
 use crate::peer::{PeerAnswer, PeerRequest};
 use mirror_core::command::Command;
 use mirror_core::io::Notice;
@@ -50,6 +51,9 @@ async fn driver_events(
                 mirror.history.hear(&notice);
                 for e in events_of(&notice, mirror.config.nmp, &mirror.device) {
                     agent.events.log(e);
+                }
+                if let Notice::RecoveryFinished { source: true, .. } = notice {
+                    mirror.copy_ended();
                 }
                 if let Notice::RecoveryFinished { kind: CopyKind::Initial, source } = notice {
                     own.spawn(after_construction(Arc::clone(&agent), Arc::clone(&mirror), source));
@@ -104,13 +108,26 @@ async fn tell_behind(agent: Arc<Agent>, mirror: Arc<Managed>, session: SessionNo
 async fn watch_peer(agent: Arc<Agent>, mirror: Arc<Managed>) {
     loop {
         if mirror.in_session().await {
-            mirror.forget_peer();
+            mirror.peer.forget();
         } else {
-            let request = PeerRequest::Report { mirror: mirror.config.name.clone() };
-            if let Ok(PeerAnswer::Report(theirs)) = agent.peer.ask(request).await {
-                mirror.peer_said(*theirs);
-            }
+            mirror.peer.set(ask_for_view(&agent, &mirror.config.name).await);
         }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn ask_for_view(agent: &Agent, mirror: &str) -> Said {
+    match agent.peer.ask(PeerRequest::Report { mirror: mirror.to_owned() }).await {
+        Ok(PeerAnswer::Report(theirs)) => Said::Report(theirs),
+        Ok(_) => Said::Abnormal,
+        Err(_) => Said::Nothing,
+    }
+}
+
+/// Keeps what the other agent says of a mirror that could not be opened here, for the monitors.
+pub(super) async fn watch_peer_of_broken(agent: Arc<Agent>, name: String, view: Arc<PeerView>) {
+    loop {
+        view.set(ask_for_view(&agent, &name).await);
         sleep(PAUSE).await;
     }
 }
@@ -166,6 +183,9 @@ async fn activate(agent: &Agent, mirror: &Managed, how: How) {
 /// again, and the next command is said.
 async fn after_construction(agent: Arc<Agent>, mirror: Arc<Managed>, source: bool) {
     let make_fs = mirror.config.initial_mkfs;
+    if source && !make_fs && mirror.has_fs() {
+        agent.events.log(Event::later(later::MKFS_LEFT_OUT, &[]));
+    }
     match mirror.config.activate_at_start {
         Some(side) if side == agent.config.side => {
             activate(&agent, &mirror, How { make_fs, ..How::default() }).await;

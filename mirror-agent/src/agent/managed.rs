@@ -8,20 +8,22 @@
 
 use super::history::History;
 use super::parts::{HostOps, MirrorHandle, Step, StepError};
+use super::peer_view::PeerView;
 use crate::config::{FileSystem, MirrorConfig};
-use crate::ctl::{MirrorReport, Refused};
+use crate::ctl::Refused;
 use crate::messages::{
-    ActivateReason, DeactivateReason, Event, EventLog, MdCode, Operation, Parties, driver, explain,
+    ActivateReason, DeactivateReason, Event, EventLog, Explained, MdCode, Operation, Parties,
+    blank_and_unsure, driver, explain, later,
 };
 use mirror_core::command::{Command, Done, Refusal};
+use mirror_core::direction::Row;
 use mirror_core::status::{LinkStatus, MirrorStatus};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
-/// What the other agent said of a mirror is shown for so long.
-const PEER_VIEW_LIFE: Duration = Duration::from_secs(10);
 /// A request waits this long for an activation or deactivation under way, mkfs included.
 const ENTER_LIMIT: Duration = Duration::from_secs(30);
 /// A driver that has not given its state after so long hangs.
@@ -61,11 +63,14 @@ pub(super) struct Managed {
     pub(super) local: usize,
     pub(super) driver: Arc<dyn MirrorHandle>,
     host: Arc<dyn HostOps>,
-    events: EventLog,
+    pub(super) events: EventLog,
     stage: Mutex<Stage>,
     /// For `clpmdstat --explain`.
     pub(super) history: History,
-    peer_view: std::sync::Mutex<Option<(Instant, MirrorReport)>>,
+    /// What the other agent says of it.
+    pub(super) peer: PeerView,
+    /// A copy runs that an operator forced.
+    forced: AtomicBool,
 }
 
 /// What made an activation fail, for the event.
@@ -89,12 +94,23 @@ impl Managed {
     ) -> Self {
         let active = driver.status().await.is_some_and(|s| s.sides[local].active == Some(true));
         let stage = Mutex::new(if active { Stage::UP } else { Stage::DOWN });
-        let peer_view = std::sync::Mutex::default();
-        let history = History::default();
-        Self { config, device, servers, local, driver, host, events, stage, history, peer_view }
+        let forced = AtomicBool::new(false);
+        Self {
+            config,
+            device,
+            servers,
+            local,
+            driver,
+            host,
+            events,
+            stage,
+            history: History::default(),
+            peer: PeerView::default(),
+            forced,
+        }
     }
 
-    fn has_fs(&self) -> bool {
+    pub(super) fn has_fs(&self) -> bool {
         self.config.fs != FileSystem::None
     }
 
@@ -109,7 +125,10 @@ impl Managed {
 
     /// Logs a refusal of the driver and makes it plain.
     fn refused(&self, operation: Operation, refusal: Refusal) -> Refused {
-        let e = explain(operation, refusal, self.parties());
+        self.said(explain(operation, refusal, self.parties()))
+    }
+
+    fn said(&self, e: Explained) -> Refused {
         if let Some(event) = e.event {
             self.events.log(event);
         }
@@ -118,7 +137,46 @@ impl Managed {
 
     /// Hands a command to the driver.
     pub(super) async fn command(&self, op: Operation, command: Command) -> Result<Done, Refused> {
-        self.driver.command(command).await.map_err(|r| self.refused(op, r))
+        let refusal = match self.driver.command(command).await {
+            Ok(done) => return Ok(done),
+            Err(refusal) => refusal,
+        };
+        let explained = explain(op, refusal, self.parties());
+        Err(self.said(self.with_row(op, explained).await))
+    }
+
+    /// Adds what the row of the direction table has to say.
+    async fn with_row(&self, op: Operation, explained: Explained) -> Explained {
+        if !matches!(op, Operation::Activate | Operation::Recover) {
+            return explained;
+        }
+        let Some(status) = self.status().await else { return explained };
+        let parked = status.link == LinkStatus::Parked;
+        if !parked || status.verdict.as_deref() != Some(Row::BlankAndUnsure.name()) {
+            return explained;
+        }
+        let Some(blank) = status.sides.iter().position(|s| s.generation.is_none()) else {
+            return explained;
+        };
+        let [full, blank] = [&self.servers[1 - blank], &self.servers[blank]];
+        blank_and_unsure(explained, self.parties(), full, blank)
+    }
+
+    /// A force began a copy: its end is the end of the force.
+    pub(super) fn note_forced(&self, copying: bool) {
+        if copying {
+            self.forced.store(true, Ordering::SeqCst);
+        } else {
+            self.events.log(Event::later(later::FORCED, &[&self.device]));
+        }
+    }
+
+    /// A copy from this side has ended well. One that was forced may have been interrupted, and
+    /// then its last part was the difference only.
+    pub(super) fn copy_ended(&self) {
+        if self.forced.swap(false, Ordering::SeqCst) {
+            self.note_forced(false);
+        }
     }
 
     /// Only one activation or deactivation at a time; a second one waits for a while.
@@ -154,17 +212,26 @@ impl Managed {
             Command::Activate { peer_down: how.peer_down, peer_seen_active: how.peer_seen_active };
         let before = *stage;
         stage.active = true;
-        if let Err(refused) = self.command(Operation::Activate, command).await {
-            *stage = before;
-            return Err(refused);
-        }
-        match self.go_up(stage, how).await {
-            Ok(()) => {
-                self.history.note("it was activated on this server", None);
-                Ok(self.activated_text(how))
+        let result = match self.command(Operation::Activate, command).await {
+            Err(refused) => {
+                *stage = before;
+                Err(refused)
             }
-            Err(failed) => Err(self.undo(stage, failed).await),
+            Ok(_) => match self.go_up(stage, how).await {
+                Ok(()) => {
+                    self.history.note("it was activated on this server", None);
+                    Ok(self.activated_text(how))
+                }
+                Err(failed) => Err(self.undo(stage, failed).await),
+            },
+        };
+        if how.peer_down {
+            self.events.log(match &result {
+                Ok(_) => Event::later(later::FORCED_ACTIVE, &[&self.device]),
+                Err(r) => Event::later(later::FORCED_ACTIVE_FAILED, &[&r.message, &self.device]),
+            });
         }
+        result
     }
 
     fn activated_text(&self, how: How) -> String {
@@ -185,6 +252,7 @@ impl Managed {
         self.events.log(Event::driver(driver::OPENED, self.config.nmp, &[]));
         if how.make_fs && self.has_fs() {
             self.host.make_fs().await.map_err(at(ActivateReason::Mount))?;
+            self.events.log(Event::later(later::MKFS_DONE, &[&self.device]));
         }
         if !how.nomount && self.has_fs() {
             self.mount().await.map_err(at(ActivateReason::Mount))?;
@@ -207,7 +275,10 @@ impl Managed {
         let name = &self.config.name;
         let mut message =
             format!("{name} was not activated on {}: {}", self.servers[self.local], failed.error);
+        let blank =
+            failed.reason == ActivateReason::Mount && self.host.is_blank().await == Some(true);
         let next = match self.go_down(stage).await {
+            Ok(()) if blank => self.make_fs_by_hand(),
             Ok(()) => format!("correct the cause, then: clpmdctrl --active {name}"),
             Err(e) => {
                 message += &format!("\nIt could not be closed again: {e}");
@@ -215,6 +286,14 @@ impl Managed {
             }
         };
         Refused { code: failed.error.code, message, next }
+    }
+
+    fn make_fs_by_hand(&self) -> String {
+        let (name, device, fs) = (&self.config.name, &self.device, self.config.fs.word());
+        format!(
+            "clpmdctrl --active -nomount {name}; then, if it never had a file system: mkfs.{fs} {device}, \
+             clpmdctrl --deactive {name}, clpmdctrl --active {name}"
+        )
     }
 
     pub(super) async fn deactivate(&self) -> Result<String, Refused> {
@@ -231,6 +310,7 @@ impl Managed {
     fn deactivate_failed(&self, stage: &Stage, error: &StepError) -> Refused {
         if stage.device {
             let reason = DeactivateReason::Umount;
+            self.events.log(Event::driver(driver::BUSY, self.config.nmp, &[]));
             self.events.log(Event::DeactivateFailed(reason, self.device.clone()));
         }
         let name = &self.config.name;
@@ -318,26 +398,5 @@ impl Managed {
         let what = format!("the driver of {} does not answer", self.config.name);
         let next = "systemctl status clusterpro_md".to_owned();
         Refused { code: MdCode::Internal, message: MdCode::Internal.fill(&[&what]), next }
-    }
-
-    /// Remembers what the other agent said.
-    pub(super) fn peer_said(&self, report: MirrorReport) {
-        *self.view() = Some((Instant::now(), report));
-    }
-
-    /// Forgets what the other agent said: there is a session, and after it all that may be wrong.
-    pub(super) fn forget_peer(&self) {
-        *self.view() = None;
-    }
-
-    /// What the other agent said lately.
-    pub(super) fn peer_view(&self) -> Option<MirrorReport> {
-        let view = self.view();
-        view.as_ref().filter(|(at, _)| at.elapsed() < PEER_VIEW_LIFE).map(|(_, r)| r.clone())
-    }
-
-    fn view(&self) -> std::sync::MutexGuard<'_, Option<(Instant, MirrorReport)>> {
-        // A panic while it was held leaves a whole value behind.
-        self.peer_view.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -9,6 +9,7 @@ mod history;
 mod managed;
 mod notify;
 mod parts;
+mod peer_view;
 mod report;
 mod service;
 mod start;
@@ -21,6 +22,7 @@ use crate::ctl::Refused;
 use crate::messages::EventLog;
 use managed::How;
 use managed::Managed;
+use peer_view::PeerView;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
@@ -44,6 +46,8 @@ enum Entry {
     Broken {
         name: String,
         error: StepError,
+        /// What the other agent says of it.
+        peer: Arc<PeerView>,
     },
 }
 
@@ -86,6 +90,20 @@ impl Agent {
             Entry::Open(mirror) => Some(mirror),
             Entry::Broken { .. } => None,
         })
+    }
+}
+
+/// A mirror in good order, for tests of what is made of a report.
+#[cfg(test)]
+pub(crate) fn fake_report() -> crate::ctl::MirrorReport {
+    crate::ctl::MirrorReport {
+        name: "md1".to_owned(),
+        device: "/dev/NMP1".to_owned(),
+        mount_point: None,
+        mounted: None,
+        servers: ["a".to_owned(), "b".to_owned()],
+        status: tests::fakes::status(0),
+        peer_by_agent: false,
     }
 }
 

@@ -84,6 +84,11 @@ pub trait HostOps: Send + Sync + 'static {
 
     /// Makes the file system; refuses if one is found.
     fn make_fs(&self) -> Answer<Step<()>>;
+
+    /// Whether nothing at all is found on the device; `None` if that cannot be told.
+    fn is_blank(&self) -> Answer<Option<bool>> {
+        Box::pin(std::future::ready(None))
+    }
 }
 
 /// What a driver tells the agent of its own accord.

@@ -3,16 +3,33 @@
 
 use super::managed::Managed;
 use crate::ctl::{MirrorReport, Refused};
+use crate::monitor::{Monitored, PeerDriver};
 use mirror_core::status::{Color, LinkStatus, MirrorStatus};
+
+/// What the monitors are given. It does not wait for an activation that is under way.
+pub(super) async fn monitored(mirror: &Managed) -> Monitored {
+    let Ok(mut report) = without_mount(mirror).await else {
+        return Monitored { report: None, peer: mirror.peer.driver() };
+    };
+    let connected = report.status.link != LinkStatus::Down;
+    complete_by_agent(mirror, &mut report);
+    let peer = if connected { PeerDriver::Runs } else { mirror.peer.driver() };
+    Monitored { report: Some(report), peer }
+}
 
 /// This side's view alone: what the other agent is given.
 pub(super) async fn own(mirror: &Managed) -> Result<MirrorReport, Refused> {
+    let report = without_mount(mirror).await?;
+    Ok(MirrorReport { mounted: mirror.is_mounted().await, ..report })
+}
+
+async fn without_mount(mirror: &Managed) -> Result<MirrorReport, Refused> {
     let status = mirror.status().await.ok_or_else(|| mirror.silent())?;
     Ok(MirrorReport {
         name: mirror.config.name.clone(),
         device: mirror.device.clone(),
         mount_point: mirror.config.mount.as_ref().map(|m| m.point.display().to_string()),
-        mounted: mirror.is_mounted().await,
+        mounted: None,
         servers: mirror.servers.clone(),
         status,
         peer_by_agent: false,
@@ -22,15 +39,19 @@ pub(super) async fn own(mirror: &Managed) -> Result<MirrorReport, Refused> {
 /// This side's view, and what the other agent said lately if there is no session.
 pub(super) async fn complete(mirror: &Managed) -> Result<MirrorReport, Refused> {
     let mut report = own(mirror).await?;
+    complete_by_agent(mirror, &mut report);
+    Ok(report)
+}
+
+fn complete_by_agent(mirror: &Managed, report: &mut MirrorReport) {
     if report.status.link == LinkStatus::Session {
-        mirror.forget_peer();
-        return Ok(report);
+        mirror.peer.forget();
+        return;
     }
-    if let Some(theirs) = mirror.peer_view() {
+    if let Some(theirs) = mirror.peer.report() {
         report.peer_by_agent = true;
         fill(&mut report.status, &theirs.status);
     }
-    Ok(report)
 }
 
 /// Fills in what this side does not know of the peer with what the peer says of itself. What

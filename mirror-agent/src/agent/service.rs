@@ -3,7 +3,8 @@
 use super::managed::{How, Managed};
 use super::{Agent, Entry, report};
 use crate::ctl::{Answer, Refused, Request, Response, Service, Story};
-use crate::messages::{MdCode, Operation};
+use crate::messages::{Event, MdCode, Operation, later};
+use crate::monitor::Monitored;
 use crate::peer::{PeerAnswer, PeerError, PeerRequest, PeerService};
 use mirror_core::command::{Command, Done};
 use mirror_core::units::SessionNo;
@@ -99,6 +100,7 @@ impl Agent {
                 let story = self.story(self.managed(&mirror)?).await?;
                 Ok(Response::Story(Box::new(story)))
             }
+            Request::Monitor { mirror } => self.monitored(&mirror).await,
             Request::Activate { mirror, nomount, peer_down } => {
                 let how = How { nomount, peer_down, ..How::default() };
                 self.activate(self.managed(&mirror)?, how).await.map(Response::Done)
@@ -126,6 +128,7 @@ impl Agent {
         let mirror = self.managed(name)?;
         let done = mirror.command(op, c).await?;
         if done == Done::Separated {
+            mirror.events.log(Event::later(later::ISOLATED, &[&mirror.config.name]));
             mirror.history.note("an operator ordered the servers to be kept apart", None);
         }
         Ok(Response::Done(sentence(done, name)))
@@ -135,11 +138,20 @@ impl Agent {
     pub(super) fn managed(&self, name: &str) -> Result<&Arc<Managed>, Refused> {
         match self.mirrors.iter().find(|e| e.name() == name) {
             Some(Entry::Open(mirror)) => Ok(mirror),
-            Some(Entry::Broken { name, error }) => {
+            Some(Entry::Broken { name, error, .. }) => {
                 Err(Refused::plain(error.code, format!("{name} could not be opened: {error}")))
             }
             None => Err(no_mirror(name)),
         }
+    }
+
+    async fn monitored(&self, name: &str) -> Result<Response, Refused> {
+        let state = match self.mirrors.iter().find(|e| e.name() == name) {
+            Some(Entry::Open(mirror)) => report::monitored(mirror).await,
+            Some(Entry::Broken { peer, .. }) => Monitored { report: None, peer: peer.driver() },
+            None => return Err(no_mirror(name)),
+        };
+        Ok(Response::Monitor(Box::new(state)))
     }
 
     async fn reports(&self, name: Option<&str>) -> Result<Response, Refused> {
@@ -187,6 +199,7 @@ impl Agent {
         let peer_seen_active = self.peer_seen_active(mirror).await;
         let done = mirror.command(Operation::Force, Command::Force { peer_seen_active }).await?;
         mirror.history.note("an operator declared this server's data to be the latest", None);
+        mirror.note_forced(done == Done::ForcedWithCopy);
         Ok(Response::Done(sentence(done, &mirror.config.name)))
     }
 

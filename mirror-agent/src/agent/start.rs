@@ -135,6 +135,12 @@ impl Running {
         for (mirror, receiver) in receivers {
             follow::start(&agent, &mirror, receiver, &mut tasks).await;
         }
+        for entry in &agent.mirrors {
+            if let Entry::Broken { name, peer, .. } = entry {
+                let (name, peer) = (name.clone(), Arc::clone(peer));
+                tasks.spawn(follow::watch_peer_of_broken(Arc::clone(&agent), name, peer));
+            }
+        }
         let mut servers = JoinSet::new();
         servers.spawn(ctl.run(Arc::new(Control(Arc::clone(&agent)))));
         servers.spawn(peers.run(config.side, secret, Arc::new(FromPeer(Arc::clone(&agent)))));
@@ -164,11 +170,14 @@ impl Running {
             stopping.spawn(async move { (mirror.config.name.clone(), mirror.stop().await) });
         }
         let mut clean = true;
+        let events = &self.agent.events;
         while let Some(ended) = stopping.join_next().await {
-            clean &= stopped_well(ended.map_err(io::Error::from));
+            if !stopped_well(ended.map_err(io::Error::from)) {
+                clean = false;
+                events.log(Event::Driver(driver::STILL_OPEN, Vec::new()));
+            }
         }
         self.tasks.shutdown().await;
-        let events = &self.agent.events;
         events.log(Event::Driver(driver::UNREGISTERED, Vec::new()));
         events.log(if clean { Event::AgentStopped } else { Event::AgentStopFailed });
         clean
@@ -244,7 +253,8 @@ async fn open_all(
             }
             Err(error) => {
                 tracing::error!("{} could not be opened: {error}", m.name);
-                entries.push(Entry::Broken { name: m.name.clone(), error });
+                events.log(Event::ResourceFailed(m.name.clone()));
+                entries.push(Entry::Broken { name: m.name.clone(), error, peer: Arc::default() });
             }
         }
     }

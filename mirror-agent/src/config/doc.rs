@@ -1,7 +1,7 @@
 //! The manual page of the configuration, printed from the table of parameters.
 
 use super::params::{Kind, Param, Preset, Section, of};
-use crate::messages::EventSpec;
+use crate::messages::table::{self, Raised};
 use std::fmt::Write as _;
 
 const HEAD: &str = "\
@@ -13,12 +13,12 @@ errors. This page is printed by `clpmdagent --config-help`.
 ";
 
 /// The whole page.
-pub(super) fn page(events: &[EventSpec]) -> String {
+pub(super) fn page() -> String {
     let mut out = String::from(HEAD);
     for section in Section::ALL {
         out.push_str(&section_page(section));
     }
-    out.push_str(&event_names(events));
+    out.push_str(&event_names());
     out
 }
 
@@ -64,21 +64,23 @@ fn preset(p: &Param) -> String {
     }
 }
 
-fn event_names(events: &[EventSpec]) -> String {
+fn event_names() -> String {
     let mut out = String::from(
-        "\n## Event names\n\n| `[event.NAME]` | level | alert | syslog | mail | text |\n|---|---|---|---|---|---|\n",
+        "\n## Event names\n\nWith meaning and remedy: [messages.md](messages.md), `clpmdmsg NAME`. `liscal` stands for all of the\n\
+         driver's messages that are not named themselves.\n\n\
+         | `[event.NAME]` | level | alert | syslog | mail | text |\n|---|---|---|---|---|---|\n",
     );
-    for e in events {
+    for m in table::events().filter(|m| m.raised == Raised::Here) {
         let yes = |b: bool| if b { "yes" } else { "no" };
         let _ = writeln!(
             out,
             "| `{}` | {} | {} | {} | {} | {} |",
-            e.name(),
-            e.level.word(),
-            yes(e.to.alert),
-            yes(e.to.syslog),
-            yes(e.to.mail),
-            e.text
+            m.name(),
+            m.level.word(),
+            yes(m.to.alert),
+            yes(m.to.syslog),
+            yes(m.to.mail),
+            m.text
         );
     }
     out

@@ -6,7 +6,7 @@ use super::model::{
 };
 use super::params::Section;
 use super::read::{ConfigError, Fault, Reader};
-use crate::messages::{EVENTS, EventSwitches};
+use crate::messages::{EventSwitches, table};
 use mirror_core::units::Side;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
@@ -204,9 +204,11 @@ fn agent(file: &Path, root: &Table) -> Load<AgentConfig> {
         },
         alone: if r.text("alone")? == "fenced" { Alone::Fenced } else { Alone::Free },
         alert_log_bytes: r.int::<u64>("alert_log_size")? * 1024,
+        alert_log_keep: r.int("alert_log_keep")?,
         syslog: r.path("syslog")?,
         mail_to: r.text_opt("mail_to")?,
         mail_program: r.path("mail_program")?,
+        mail_timeout: seconds(&r, "mail_timeout")?,
     })
 }
 
@@ -447,17 +449,19 @@ fn unique(file: &Path, agent: &AgentConfig, mirrors: &[MirrorConfig]) -> Load<()
 fn events(file: &Path, root: &Table) -> Load<BTreeMap<String, EventSwitches>> {
     let mut out = BTreeMap::new();
     for (name, table) in named(file, root, "event", "[event.NAME]")? {
-        let spec = EVENTS.iter().find(|e| e.name() == name).ok_or_else(|| {
-            let what = format!("[event.{name}]: no such event; they are called as mdadmn-5");
+        let preset = table::destinations(name).ok_or_else(|| {
+            let what = format!(
+                "[event.{name}]: no such event; they are called as mdadmn-5, and liscal stands for all of the driver's"
+            );
             ConfigError::new(file, Fault::File, what)
         })?;
         let r = Reader::new(file, Section::Event, format!("[event.{name}]"), table, &[])?;
         let switch =
-            |key: &str, preset: bool| -> Load<bool> { Ok(r.bool_opt(key)?.unwrap_or(preset)) };
+            |key: &str, given: bool| -> Load<bool> { Ok(r.bool_opt(key)?.unwrap_or(given)) };
         let to = EventSwitches {
-            alert: switch("alert", spec.to.alert)?,
-            syslog: switch("syslog", spec.to.syslog)?,
-            mail: switch("mail", spec.to.mail)?,
+            alert: switch("alert", preset.alert)?,
+            syslog: switch("syslog", preset.syslog)?,
+            mail: switch("mail", preset.mail)?,
         };
         out.insert(name.to_owned(), to);
     }

@@ -108,12 +108,16 @@ pub struct AgentConfig {
     pub alone: Alone,
     /// Bytes at which the alert log is turned over.
     pub alert_log_bytes: u64,
+    /// Older alert logs that are kept.
+    pub alert_log_keep: u32,
     /// Datagram socket of the system log.
     pub syslog: PathBuf,
     /// Receiver of mails, if any.
     pub mail_to: Option<String>,
     /// Mail program.
     pub mail_program: PathBuf,
+    /// Time limit of one mail.
+    pub mail_timeout: Duration,
 }
 
 /// When a difference is recovered without being asked.

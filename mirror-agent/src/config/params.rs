@@ -2,7 +2,6 @@
 //! is printed from it, so that neither can say what the other does not.
 
 use super::doc::page;
-use crate::messages::EVENTS;
 
 /// A table of the configuration file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -193,7 +192,14 @@ pub static PARAMS: &[Param] = &[
         "alert_log_size",
         int(16, 1_048_576, "KiB"),
         Preset::Int(1024),
-        "Size at which the alert log is turned over; one older file is kept.",
+        "Size at which the alert log is turned over.",
+    ),
+    param(
+        Agent,
+        "alert_log_keep",
+        int(0, 99, "files"),
+        Preset::Int(5),
+        "Older alert logs that are kept, as alert.log.1 (the newest), alert.log.2, ...",
     ),
     param(
         Agent,
@@ -215,6 +221,13 @@ pub static PARAMS: &[Param] = &[
         Kind::Path,
         Preset::Text("/usr/sbin/sendmail"),
         "Program that takes a mail on its input (`-t`).",
+    ),
+    param(
+        Agent,
+        "mail_timeout",
+        int(1, 600, "s"),
+        Preset::Int(30),
+        "Time limit of one mail. Nothing waits for it; while one hangs, up to 16 wait and more are not sent.",
     ),
     param(Mirror, "name", Kind::Name, Required, "Name of the mirror disk resource: md1, md2, ..."),
     param(
@@ -461,5 +474,5 @@ pub fn find(section: Section, key: &str) -> Option<&'static Param> {
 /// The manual page of the configuration file, in Markdown.
 #[must_use]
 pub fn manual() -> String {
-    page(EVENTS)
+    page()
 }

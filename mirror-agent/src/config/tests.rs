@@ -52,7 +52,8 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(m.umount.action, UmountAction::Kill);
     assert_eq!(m.timing.peer, Duration::from_secs(5));
     assert_eq!(c.agent.socket, Path::new("/run/clpmd/ctl.sock"));
-    assert_eq!(c.agent.alert_log_bytes, 1024 * 1024);
+    assert_eq!((c.agent.alert_log_bytes, c.agent.alert_log_keep), (1024 * 1024, 5));
+    assert_eq!(c.agent.mail_timeout, Duration::from_secs(30));
     assert!(!m.initial_mkfs && m.activate_at_start.is_none());
 }
 
@@ -219,6 +220,12 @@ fn event_switches_override_the_table_one_by_one() {
     let c = parse(&format!("{BASE}[event.mdadmn-5]\nmail = false\n")).expect("events");
     let s = c.events["mdadmn-5"];
     assert!(s.alert && s.syslog && !s.mail);
+    for name in ["liscal", "liscal-80", "mdadmn-36"] {
+        let c = parse(&format!("{BASE}[event.{name}]\nmail = true\n")).expect(name);
+        assert!(c.events[name].mail && c.events[name].syslog, "{name}");
+    }
+    assert!(problem(&format!("{BASE}[event.liscal-3]\n")).contains("no such event"));
+    assert!(problem(&format!("{BASE}[event.md-81]\n")).contains("no such event"));
 }
 
 #[test]

@@ -48,13 +48,21 @@ impl Client {
     /// # Errors
     /// Nobody listens, or this user may not.
     pub fn connect(socket: &Path) -> Result<Self, ClientError> {
+        Self::connect_within(socket, SILENCE)
+    }
+
+    /// The same, with another time limit for each answer.
+    ///
+    /// # Errors
+    /// Nobody listens, or this user may not.
+    pub fn connect_within(socket: &Path, silence: Duration) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(socket).map_err(|e| match e.kind() {
             io::ErrorKind::PermissionDenied => ClientError::Forbidden(e),
             _ => ClientError::NoAgent(e),
         })?;
-        let limits = stream.set_read_timeout(Some(SILENCE));
+        let limits = stream.set_read_timeout(Some(silence));
         limits
-            .and_then(|()| stream.set_write_timeout(Some(SILENCE)))
+            .and_then(|()| stream.set_write_timeout(Some(silence)))
             .map_err(ClientError::Broken)?;
         Ok(Self { stream: BufReader::new(stream) })
     }

@@ -12,6 +12,7 @@ pub use client::{Client, ClientError};
 pub use server::{Answer, CtlServer, Service};
 
 use crate::messages::MdCode;
+use crate::monitor::Monitored;
 use mirror_core::status::{Marked, MirrorStatus};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -92,6 +93,11 @@ pub enum Request {
         /// Its name.
         mirror: String,
     },
+    /// What the monitors judge.
+    Monitor {
+        /// Its name.
+        mirror: String,
+    },
     /// Open the device here, and mount it.
     Activate {
         /// Its name.
@@ -152,6 +158,8 @@ pub enum Response {
     Status(Vec<MirrorReport>),
     /// The story asked for.
     Story(Box<Story>),
+    /// What the monitors judge.
+    Monitor(Box<Monitored>),
     /// Done; the sentence says what.
     Done(String),
     /// Not done.

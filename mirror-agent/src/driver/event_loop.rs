@@ -350,6 +350,10 @@ impl<M: Machine> EventLoop<M> {
         let mut ring = self.ring.owner(Owner::NET);
         let out = &mut self.events;
         work(&mut self.net, &mut Cx { now: self.now.mono, ring: &mut ring, out });
+        for note in self.net.take_notes() {
+            // Full: what the agent does not take, it has enough of.
+            let _ = self.reports.try_send(Report::Net(note));
+        }
     }
 
     fn front_do(

@@ -13,7 +13,7 @@ mod partition;
 mod peer;
 mod sys;
 
-pub use net::{MAX_STRANGERS, NetConfig, Route};
+pub use net::{ListenError, ListenStep, MAX_STRANGERS, NetConfig, NetNote, Route};
 pub use partition::{OpenError, Partition};
 
 use kmod_shim::nbd::Export;
@@ -108,6 +108,8 @@ pub enum FrontEndSpec {
 pub enum Report {
     /// For the event log. Dropped (and logged) if the agent does not keep up.
     Notice(Notice),
+    /// For the event log. Dropped if the agent does not keep up.
+    Net(NetNote),
     /// See [`Action::TellPeerBehind`]. Never dropped; if several wait, only the newest is told.
     TellPeerBehind {
         /// The session that ended.
@@ -204,7 +206,7 @@ pub struct Driver {
 /// Starts the thread that drives `machine`.
 ///
 /// # Errors
-/// No ring, no thread, or an address to listen on is taken.
+/// No ring, no thread, or an address to listen on is taken ([`ListenError`] inside).
 pub fn spawn(config: DriverConfig, machine: impl Machine) -> io::Result<Driver> {
     let (orders, waiting) = sync_channel(MAX_ORDERS);
     let (reports, told) = mpsc::channel(1024);

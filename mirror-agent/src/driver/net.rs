@@ -52,6 +52,48 @@ pub struct NetConfig {
     pub handshake_limit: Duration,
 }
 
+/// Something that happened to a connection before the core knew of it. Each is told once for a
+/// change of state: again only after the peer was connected, or with another reason.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NetNote {
+    /// The peer cannot be reached on a route: which, and why.
+    ConnectFailed(String),
+    /// No route leads to the peer.
+    NoNetwork,
+    /// A connection cannot be accepted: why.
+    AcceptFailed(String),
+    /// Who connected, or was connected to, has not proved to be the peer: why.
+    Refused(String),
+    /// Something came that is no frame of the protocol.
+    NoFrame,
+}
+
+/// Different notes that are remembered between two connections; further ones are not told.
+const MAX_NOTES: usize = 16;
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("{address}: {source}")]
+pub struct ListenError {
+    /// What failed.
+    pub step: ListenStep,
+    /// The address.
+    pub address: SocketAddr,
+    /// The reason.
+    pub source: io::Error,
+}
+
+/// A step of listening.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ListenStep {
+    /// Making the socket.
+    Socket,
+    /// Binding it to the address.
+    Bind,
+    /// Listening.
+    Listen,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Tag {
     Accept(usize),
@@ -87,13 +129,17 @@ pub(super) struct Net {
     dialling: Option<Dialling>,
     next_conn: u64,
     stopping: bool,
+    /// To be told.
+    notes: Vec<NetNote>,
+    /// Told since the peer was connected last.
+    told: Vec<NetNote>,
 }
 
 impl Net {
     /// Opens the listening sockets.
     pub(super) fn new(config: NetConfig) -> io::Result<Self> {
         let open = |address: &SocketAddr| {
-            let socket = Arc::new(listen_on(*address)?);
+            let socket = Arc::new(listen_on(*address).map_err(io::Error::other)?);
             Ok(Listener { socket, waiting: None })
         };
         let listeners = config.listen.iter().map(open).collect::<io::Result<_>>()?;
@@ -105,7 +151,21 @@ impl Net {
             dialling: None,
             next_conn: 0,
             stopping: false,
+            notes: Vec::new(),
+            told: Vec::new(),
         })
+    }
+
+    /// What is to be told since the last call.
+    pub(super) fn take_notes(&mut self) -> Vec<NetNote> {
+        std::mem::take(&mut self.notes)
+    }
+
+    fn note(&mut self, note: NetNote) {
+        if !self.stopping && self.told.len() < MAX_NOTES && !self.told.contains(&note) {
+            self.told.push(note.clone());
+            self.notes.push(note);
+        }
     }
 
     /// Accepts where there is room for a stranger.
@@ -230,6 +290,8 @@ impl Net {
         match (ended.op, ended.accepted) {
             (Op::Accept { .. }, Some(socket)) if !self.stopping => self.welcome(socket, cx),
             (Op::Accept { .. }, None) if !self.stopping => {
+                let why = ended.result.err().map_or_else(|| "no socket".to_owned(), errno_text);
+                self.note(NetNote::AcceptFailed(why));
                 // A lasting cause (no descriptors) must not become a busy loop.
                 let op = Op::Pause { time: ACCEPT_PAUSE };
                 let token = self.slots.submit(op, Tag::Accept(index), cx.ring);
@@ -286,10 +348,15 @@ impl Net {
                     self.dialling = Some(Dialling { route, step });
                     return;
                 }
-                Err(e) => tracing::debug!(?way, error = %e, "cannot dial"),
+                Err(e) => {
+                    tracing::debug!(?way, error = %e, "cannot dial");
+                    let note = NetNote::ConnectFailed(format!("{}: {e}", way.remote));
+                    self.note(note);
+                }
             }
             route += 1;
         }
+        self.note(NetNote::NoNetwork);
         cx.out.push_back(Event::DialFailed);
     }
 
@@ -302,14 +369,17 @@ impl Net {
         let remote = self.config.routes[route].remote.to_string();
         let deadline = cx.now.plus(millis(self.config.handshake_limit));
         let added = match result {
-            Ok(_) if !self.stopping => self.add(socket, remote, true, deadline),
+            Ok(_) if !self.stopping => self.add(socket, remote.clone(), true, deadline),
             Ok(_) => return,
+            // Cancelled by its time limit.
+            Err(nix::libc::ECANCELED) => Err(io::ErrorKind::TimedOut.into()),
             Err(e) => Err(io::Error::from_raw_os_error(e)),
         };
         match added {
             Ok(id) => self.dialling = Some(Dialling { route, step: DialStep::Handshake(id) }),
             Err(e) => {
                 tracing::debug!(route, error = %e, "not connected");
+                self.note(NetNote::ConnectFailed(format!("{remote}: {e}")));
                 self.try_route(route + 1, cx);
             }
         }
@@ -343,6 +413,7 @@ impl Net {
                     if conn.dialled {
                         self.dialling = None;
                     }
+                    self.told.clear();
                     cx.out.push_back(Event::PeerReady { conn: id, dialled: conn.dialled, hello });
                 }
                 (LinkEvent::Frame(frame), Phase::Ready) => {
@@ -363,6 +434,11 @@ impl Net {
     /// A connection failed. If the core knows it, it is told.
     fn lose(&mut self, id: ConnId, why: &str, cx: &mut Cx<'_>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        let note = match conn.phase {
+            Phase::Ready if why.contains(NO_FRAME) => Some(NetNote::NoFrame),
+            Phase::Handshake => Some(NetNote::Refused(why.to_owned())),
+            _ => None,
+        };
         match conn.phase {
             Phase::Ready => {
                 tracing::warn!(peer = conn.remote, why, "connection lost");
@@ -377,6 +453,9 @@ impl Net {
             }
             Phase::Closing | Phase::Gone => gone(conn),
         }
+        if let Some(note) = note {
+            self.note(note);
+        }
     }
 
     /// Goes on to the next route if the connection was the answer to a dial.
@@ -388,6 +467,13 @@ impl Net {
             _ => {}
         }
     }
+}
+
+/// How the wire's error names bytes that are no frame.
+const NO_FRAME: &str = "frame magic";
+
+fn errno_text(errno: i32) -> String {
+    io::Error::from_raw_os_error(errno).to_string()
 }
 
 /// All is sent. The peer may be sending still; a stranger is not waited for.
@@ -431,15 +517,25 @@ fn prepare(route: &Route) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn listen_on(address: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = stream(address.ip())?;
-    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    // The network of that address may come up later than the agent.
-    setsockopt(&socket, sockopt::IpFreebind, &true)?;
-    if address.is_ipv6() {
-        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
-    }
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-    listen(&socket, Backlog::new(8)?)?;
+fn listen_on(address: SocketAddr) -> Result<OwnedFd, ListenError> {
+    let failed = |step, e: nix::Error| ListenError { step, address, source: e.into() };
+    let socket = stream(address.ip()).map_err(|source| ListenError {
+        step: ListenStep::Socket,
+        address,
+        source,
+    })?;
+    let prepare = || {
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+        // The network of that address may come up later than the agent.
+        setsockopt(&socket, sockopt::IpFreebind, &true)?;
+        if address.is_ipv6() {
+            setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+        }
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(address))
+    };
+    prepare().map_err(|e| failed(ListenStep::Bind, e))?;
+    Backlog::new(8)
+        .and_then(|backlog| listen(&socket, backlog))
+        .map_err(|e| failed(ListenStep::Listen, e))?;
     Ok(socket)
 }

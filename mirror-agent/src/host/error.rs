@@ -66,6 +66,16 @@ pub enum HostError {
         /// The processes that use it.
         holders: Vec<Holder>,
     },
+    /// The device cannot be mounted, and nothing, or something else, is found on it (code 89).
+    #[error("Command failed. (mount {}: {})", device.display(), Lacking { kind, found })]
+    NoFileSystem {
+        /// The device.
+        device: PathBuf,
+        /// The file system that is configured.
+        kind: &'static str,
+        /// What was found instead; `None` = nothing.
+        found: Option<String>,
+    },
     /// A file system was to be made where there is something already (code 89).
     #[error("Command failed. (mkfs {}: refused, it holds {found})", device.display())]
     NotEmpty {
@@ -97,7 +107,11 @@ impl HostError {
             Self::Timeout { .. } => 83,
             Self::NotMounted(_) => 84,
             Self::MountPoint { .. } => 87,
-            Self::Command(_) | Self::Busy { .. } | Self::NotEmpty { .. } | Self::Fsck { .. } => 89,
+            Self::Command(_)
+            | Self::Busy { .. }
+            | Self::NoFileSystem { .. }
+            | Self::NotEmpty { .. }
+            | Self::Fsck { .. } => 89,
         }
     }
 
@@ -113,6 +127,20 @@ impl From<CommandError> for HostError {
         match error {
             CommandError::TimedOut { command, limit } => Self::Timeout { command, limit },
             other => Self::Command(other.to_string()),
+        }
+    }
+}
+
+struct Lacking<'a> {
+    kind: &'a str,
+    found: &'a Option<String>,
+}
+
+impl fmt::Display for Lacking<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.found {
+            None => write!(f, "no file system is found on it"),
+            Some(found) => write!(f, "it holds {found}, and the configuration says {}", self.kind),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Makes, checks, mounts and unmounts the file system of a mirror.
 
-use super::command::{CommandError, Exit, Runner};
+use super::command::{Cmd, CommandError, Exit, Runner};
 use super::error::HostError;
 use super::fsck::{self, FsckResult, FsckTiming};
+use super::fsevent::{FsEvent, Listener, number};
 use super::holders;
 use super::mounts::{self, DevNo, Mount};
 use std::fs;
@@ -153,13 +154,20 @@ const PROBE_LIMIT: Duration = Duration::from_secs(60);
 pub struct FileSystem {
     config: FsConfig,
     runner: Runner,
+    listener: Listener,
 }
 
 impl FileSystem {
     /// The file system that `config` describes, worked on with the commands of `runner`.
     #[must_use]
     pub fn new(config: FsConfig, runner: Runner) -> Self {
-        Self { config, runner }
+        Self { config, runner, listener: Listener::default() }
+    }
+
+    /// The same, with somebody who is told what happens.
+    #[must_use]
+    pub fn told_to(self, listener: impl Fn(FsEvent) + Send + Sync + 'static) -> Self {
+        Self { listener: Listener::new(listener), ..self }
     }
 
     /// Makes a new file system on `device`, if there is none and no partition table either.
@@ -177,6 +185,29 @@ impl FileSystem {
         let command = self.runner.command(&program, self.config.mkfs_timeout);
         command.args(&self.config.mkfs_options).arg(device).run_ok().await?;
         Ok(())
+    }
+
+    /// Whether nothing at all is found on the device.
+    ///
+    /// # Errors
+    /// It could not be looked for.
+    pub async fn is_blank(&self, device: &Path) -> Result<bool, HostError> {
+        Ok(self.probe(device).await?.is_none())
+    }
+
+    /// A device that cannot be mounted or checked may simply have no such file system.
+    async fn explained(&self, device: &Path, error: HostError) -> HostError {
+        // e2fsck says 8 of a device without a superblock, and of one that it cannot work on.
+        if !matches!(error, HostError::Command(_) | HostError::Fsck { code: 8, .. }) {
+            return error;
+        }
+        let kind = self.config.kind.name();
+        match self.probe(device).await {
+            Ok(Some(found)) if found.starts_with(kind) => error,
+            Ok(Some(found)) if self.config.kind.is_ext() && found.starts_with("ext") => error,
+            Ok(found) => HostError::NoFileSystem { device: device.to_owned(), kind, found },
+            Err(_) => error,
+        }
     }
 
     /// What is on the device; `None` only if that was looked for and nothing was found.
@@ -220,17 +251,45 @@ impl FileSystem {
     }
 
     async fn check(&self, device: &Path) -> Result<FsckResult, HostError> {
-        let c = &self.config;
-        if c.kind == FsKind::Xfs {
-            return fsck::xfs_repair(
-                &self.runner,
-                device,
-                &c.xfs_repair_options,
-                c.xfs_repair_timeout,
-            )
-            .await;
+        let (runner, c) = (&self.runner, &self.config);
+        let result = if c.kind == FsKind::Xfs {
+            fsck::xfs_repair(runner, device, &c.xfs_repair_options, c.xfs_repair_timeout).await
+        } else {
+            fsck::e2fsck(runner, device, &c.fsck_options, c.fsck_timeout).await
+        };
+        match result {
+            Ok(result) => Ok(result),
+            Err(error) => {
+                self.tell_failed_check(&error);
+                Err(self.explained(device, error).await)
+            }
         }
-        fsck::e2fsck(&self.runner, device, &c.fsck_options, c.fsck_timeout).await
+    }
+
+    /// The checking program and its options, in words.
+    fn check_command(&self) -> (&'static str, &[String]) {
+        match self.config.kind {
+            FsKind::Xfs => ("xfs_repair", &self.config.xfs_repair_options),
+            _ => ("fsck", &self.config.fsck_options),
+        }
+    }
+
+    fn tell_failed_check(&self, error: &HostError) {
+        let (program, options) = self.check_command();
+        match error {
+            HostError::Timeout { .. } => self.listener.tell(FsEvent::CheckTimeout),
+            HostError::Fsck { code, .. } => {
+                self.listener.tell(FsEvent::Failed(program, code.to_string()));
+                let yes = options.iter().any(|o| o == "-y");
+                match (self.config.kind, code) {
+                    (FsKind::Xfs, 2) => self.listener.tell(FsEvent::Needed(program, "-L")),
+                    (FsKind::Xfs, _) => {}
+                    (_, 4) if !yes => self.listener.tell(FsEvent::Needed(program, "-y")),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Mounts `device`. If that fails, the file system is checked (as configured) and mounted
@@ -247,10 +306,14 @@ impl FileSystem {
         match self.mount_with_retries(device, &point).await {
             Err(HostError::Command(why)) if self.checks_on_failure() => {
                 tracing::warn!(device = %device.display(), %why, "checking before another mount");
+                let (program, options) = self.check_command();
+                self.listener.tell(FsEvent::CheckStarted(program, options.join(" ")));
                 self.check(device).await?;
+                self.listener.tell(FsEvent::CheckDone);
                 self.mount_with_retries(device, &point).await
             }
-            result => result,
+            Err(error) => Err(self.explained(device, error).await),
+            Ok(()) => Ok(()),
         }
     }
 
@@ -281,18 +344,27 @@ impl FileSystem {
     }
 
     async fn mount_with_retries(&self, device: &Path, point: &Path) -> Result<(), HostError> {
-        let mut result = self.mount_once(device, point).await;
+        let mut exit = None;
+        let mut result = self.mount_once(device, point, &mut exit).await;
         for _ in 0..self.config.mount_retries {
             if result.is_ok() {
                 break;
             }
             sleep(MOUNT_PAUSE).await;
-            result = self.mount_once(device, point).await;
+            result = self.mount_once(device, point, &mut exit).await;
+        }
+        if let (Err(HostError::Command(_)), Some(exit)) = (&result, exit) {
+            self.listener.tell(FsEvent::Failed("mount", number(exit)));
         }
         result
     }
 
-    async fn mount_once(&self, device: &Path, point: &Path) -> Result<(), HostError> {
+    async fn mount_once(
+        &self,
+        device: &Path,
+        point: &Path,
+        exit: &mut Option<Exit>,
+    ) -> Result<(), HostError> {
         // An attempt that was given up may have come through in the kernel since.
         if mounted_at(point)?.is_some_and(|m| is_of(&m, device)) {
             return Ok(());
@@ -302,7 +374,7 @@ impl FileSystem {
         if !self.config.mount_options.is_empty() {
             command = command.arg("-o").arg(&self.config.mount_options);
         }
-        command.arg(device).arg(point).run_ok().await?;
+        run_noting(command.arg(device).arg(point), exit).await?;
         match mounted_at(point)? {
             Some(_) => Ok(()),
             None => Err(HostError::Command("mount: the kernel lists no such mount".into())),
@@ -351,12 +423,16 @@ impl FileSystem {
     }
 
     async fn umount_mount(&self, mount: &Mount) -> Result<(), HostError> {
-        match self.umount_with_retries(mount).await {
+        let result = match self.umount_with_retries(mount).await {
             Err(error @ (HostError::Command(_) | HostError::Timeout { .. })) => {
                 self.umount_busy(mount, error).await
             }
             result => result,
+        };
+        if let Err(error) = &result {
+            self.tell_failed_umount(error);
         }
+        result
     }
 
     async fn umount_with_retries(&self, mount: &Mount) -> Result<(), HostError> {
@@ -369,6 +445,17 @@ impl FileSystem {
             result = self.umount_once(mount).await;
         }
         result
+    }
+
+    fn tell_failed_umount(&self, error: &HostError) {
+        match error {
+            HostError::Timeout { .. } => self.listener.tell(FsEvent::UmountTimeout),
+            HostError::Busy { .. } => {
+                // umount has one code for everything that the system refuses.
+                self.listener.tell(FsEvent::Failed("umount", "32".to_owned()));
+            }
+            _ => {}
+        }
     }
 
     async fn umount_once(&self, mount: &Mount) -> Result<(), HostError> {
@@ -397,7 +484,13 @@ impl FileSystem {
         }
         match why {
             HostError::Command(detail) => Err(busy(mount, detail)),
-            other => Err(other),
+            other => {
+                for holder in holders::of(mount.dev) {
+                    tracing::warn!(pid = holder.pid, name = %holder.name, uses = holder.uses,
+                        "uses the file system that cannot be unmounted");
+                }
+                Err(other)
+            }
         }
     }
 
@@ -408,6 +501,17 @@ impl FileSystem {
             if let Err(error) = self.umount_once(inner).await {
                 tracing::warn!(point = %inner.point.display(), %error, "cannot be unmounted");
             }
+        }
+    }
+}
+
+/// Runs a command that has to succeed, and keeps how it ended.
+async fn run_noting(command: Cmd, exit: &mut Option<Exit>) -> Result<(), HostError> {
+    match command.run_ok().await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            *exit = if let CommandError::Failed { exit, .. } = &error { Some(*exit) } else { None };
+            Err(error.into())
         }
     }
 }

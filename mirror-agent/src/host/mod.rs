@@ -11,6 +11,7 @@ pub mod command;
 pub mod error;
 pub mod filesystem;
 pub mod fsck;
+pub mod fsevent;
 pub mod holders;
 pub mod loops;
 pub mod mounts;

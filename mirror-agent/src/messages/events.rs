@@ -1,5 +1,6 @@
-//! The events of §12.1 and the driver messages of §12.2 that have an occasion here, to the letter.
+//! What happens and is logged, as messages of the table.
 
+use super::table::{self, Message};
 use std::fmt;
 
 /// How bad it is.
@@ -46,163 +47,125 @@ pub struct EventSwitches {
     pub mail: bool,
 }
 
-/// A row of the table of messages.
+/// A message of the driver, by its number in the table. Its lines bear no number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EventSpec {
-    /// Module type.
-    pub module: &'static str,
-    /// Number within the module; 0 for messages that have none.
-    pub id: u16,
-    /// Level.
-    pub level: Level,
-    /// Text with `%1`, `%2`.
-    pub text: &'static str,
-    /// Destinations unless the configuration says otherwise.
-    pub to: EventSwitches,
-}
+pub struct DriverMessage(u16);
 
-impl EventSpec {
-    /// Name in the configuration: `mdadmn-5`; the module alone for messages without a number.
-    #[must_use]
-    pub fn name(&self) -> String {
-        if self.id == 0 { self.module.to_owned() } else { format!("{}-{}", self.module, self.id) }
-    }
-}
-
-const ALERT_SYSLOG: EventSwitches = EventSwitches { alert: true, syslog: true, mail: false };
-const ALL: EventSwitches = EventSwitches { alert: true, syslog: true, mail: true };
-const SYSLOG: EventSwitches = EventSwitches { alert: false, syslog: true, mail: false };
-
-const fn agent(id: u16, level: Level, text: &'static str) -> EventSpec {
-    EventSpec { module: "mdagent", id, level, text, to: ALERT_SYSLOG }
-}
-
-const fn admin(id: u16, level: Level, text: &'static str, to: EventSwitches) -> EventSpec {
-    EventSpec { module: "mdadmn", id, level, text, to }
-}
-
-use Level::{Error, Info, Warning};
-
-/// The table of messages.
-pub static EVENTS: &[EventSpec] = &[
-    agent(1, Info, "Agent has started successfully."),
-    agent(2, Error, "Failed to start agent.%1"),
-    agent(3, Info, "Stop agent successfully."),
-    agent(4, Error, "Stop agent abnormally."),
-    admin(1, Error, "Failed to activate mirror disk.%1(Device:%2)", ALERT_SYSLOG),
-    admin(2, Info, "Fsck has been started.(Device: %1)", ALERT_SYSLOG),
-    admin(3, Info, "Disk has cleaned by fsck.(Device: %1)", ALERT_SYSLOG),
-    admin(4, Error, "Failed to deactivate mirror disk.%1(Device:%2)", ALERT_SYSLOG),
-    admin(5, Error, "Building of switch mirror disk finished abnormally.%1(Device:%2)", ALL),
-    admin(
-        6,
-        Info,
-        "Building of switch mirror disk has finished successfully.(Device: %1)",
-        ALERT_SYSLOG,
-    ),
-    admin(7, Info, "Recovery mode is %1.", ALERT_SYSLOG),
-    admin(16, Info, "Initial recovery of mirror disk started.(Device:%1)", ALERT_SYSLOG),
-    admin(17, Info, "Recovery started.(Device: %1)", ALERT_SYSLOG),
-    admin(
-        18,
-        Info,
-        "Initial recovery of mirror disk has finished successfully.(Device:%1)",
-        ALERT_SYSLOG,
-    ),
-    admin(19, Error, "Initial recovery of mirror disk finished abnormally.%1(Device:%2)", ALL),
-    EventSpec {
-        module: "liscal",
-        id: 0,
-        level: Info,
-        text: "(messages of the driver)",
-        to: SYSLOG,
-    },
-];
-
-/// A message of the driver. It has no number.
+/// A message of `mdadmn` that the manual does not have yet, by its number in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DriverSpec {
-    /// Level.
-    pub level: Level,
-    /// Text with `%1`, `%2`, ...
-    pub text: &'static str,
-}
+pub struct LaterMessage(u16);
 
-const fn line(level: Level, text: &'static str) -> DriverSpec {
-    DriverSpec { level, text }
-}
-
-/// The driver's messages, with the spelling of the manual. `%1` is the device's number unless
-/// the text says otherwise.
+/// The driver's messages that are given here. `%1` is the device's number unless the text in the
+/// table says otherwise.
 pub mod driver {
-    use super::{DriverSpec, Error, Info, Warning, line};
+    use super::DriverMessage;
 
     /// The driver thread runs: major (0 here: the kernel chooses), number of mirrors.
-    pub const REGISTERED: DriverSpec = line(Info, "registered device at major %1, nmp count is %2");
+    pub const REGISTERED: DriverMessage = DriverMessage(1);
     /// The driver thread ended.
-    pub const UNREGISTERED: DriverSpec = line(Info, "unregister blkdev successfully.");
-    /// The cluster partition cannot be read: errno.
-    pub const BITMAP_READ: DriverSpec = line(Info, "NMP%1 read bitmap from CP error(%2).");
+    pub const UNREGISTERED: DriverMessage = DriverMessage(2);
+    /// The cluster partition cannot be read: reason.
+    pub const BITMAP_READ: DriverMessage = DriverMessage(28);
     /// A request failed.
-    pub const IO_ERROR: DriverSpec = line(Info, "NMP%1 disk I/O error.");
-    /// A write failed: sector.
-    pub const WRITE_ERROR: DriverSpec = line(Info, "NMP%1 disk I/O error when write sector(%2).");
+    pub const IO_ERROR: DriverMessage = DriverMessage(31);
+    /// A copy of the state cannot be read.
+    pub const FLAG_READ: DriverMessage = DriverMessage(33);
     /// A read failed.
-    pub const READ_ERROR: DriverSpec = line(Info, "NMP%1 read error.");
-    /// The cluster partition cannot be written.
-    pub const BITMAP_WRITE: DriverSpec =
-        line(Error, "bitmap data write error, so set disk_err TRUE.");
-    /// The server is about to be reset.
-    pub const REBOOT: DriverSpec =
-        line(Error, "warning!! NMP%1 disk I/O error,system will reboot.");
-    /// The connection ended.
-    pub const PORT_CLOSED: DriverSpec = line(Info, "NMP%1 com port is closed, exit.");
-    /// The connection ended during a recovery.
-    pub const RECOVERY_PORT: DriverSpec =
-        line(Info, "NMP(%1) com port has already closed, to abort recovery.");
-    /// The mirror broke during a recovery.
-    pub const RECOVERY_BREAK: DriverSpec =
-        line(Info, "NMP(%1):mirror break occurred,recovery failed.");
-    /// The port cannot be bound: errno.
-    pub const BIND: DriverSpec = line(Info, "NMP%1 socket binding failed(%2).");
-    /// The port cannot be listened on: errno.
-    pub const LISTEN: DriverSpec = line(Info, "NMP%1 socket listening failed(%2).");
-    /// The peer cannot be reached: reason.
-    pub const CONNECT: DriverSpec = line(Info, "NMP%1 connection failed(%2).");
-    /// A connection was not accepted: reason.
-    pub const ACCEPT: DriverSpec = line(Info, "NMP%1 accept failed(%2).");
+    pub const READ_ERROR: DriverMessage = DriverMessage(34);
+    /// A write failed: sector.
+    pub const WRITE_ERROR: DriverMessage = DriverMessage(35);
+    /// The connection ended while this side was being copied to.
+    pub const PORT_CLOSED: DriverMessage = DriverMessage(36);
+    /// The connection ended while this side was copying.
+    pub const RECOVERY_PORT: DriverMessage = DriverMessage(37);
+    /// A recovery was broken off for another reason.
+    pub const RECOVERY_BREAK: DriverMessage = DriverMessage(38);
+    /// The port cannot be bound: reason.
+    pub const BIND: DriverMessage = DriverMessage(40);
+    /// The port cannot be listened on: reason.
+    pub const LISTEN: DriverMessage = DriverMessage(41);
+    /// No socket could be made: reason, no number of a device.
+    pub const SOCKET: DriverMessage = DriverMessage(42);
     /// The connection broke: reason.
-    pub const RECEIVE: DriverSpec = line(Info, "NMP%1 receiving failed(%2).");
+    pub const RECEIVE: DriverMessage = DriverMessage(43);
+    /// The peer cannot be reached: reason.
+    pub const CONNECT: DriverMessage = DriverMessage(44);
+    /// A connection cannot be accepted: reason.
+    pub const ACCEPT: DriverMessage = DriverMessage(47);
+    /// Somebody connected who is not the peer, or does not fit: reason.
+    pub const REFUSED: DriverMessage = DriverMessage(48);
     /// The peer sent something that does not fit: what.
-    pub const WRONG_COMMAND: DriverSpec = line(Info, "NMP%1 wrong command received(%2).");
-    /// The peer sent something that is no frame.
-    pub const WRONG_MAGIC: DriverSpec = line(Info, "NMP%1 receive wrong magic data.");
-    /// No heartbeat could be sent: reason.
-    pub const HEARTBEAT: DriverSpec = line(Info, "send hb faild (%1).");
+    pub const WRONG_COMMAND: DriverMessage = DriverMessage(69);
+    /// Something came that is no frame.
+    pub const WRONG_MAGIC: DriverMessage = DriverMessage(74);
     /// The device was opened for I/O.
-    pub const OPENED: DriverSpec = line(Info, "NMP%1 open I/O port OK");
+    pub const OPENED: DriverMessage = DriverMessage(80);
     /// The device was closed for I/O.
-    pub const CLOSED: DriverSpec = line(Info, "NMP%1 close I/O port OK.");
+    pub const CLOSED: DriverMessage = DriverMessage(81);
     /// No address pair works.
-    pub const NO_NETWORK: DriverSpec = line(Info, "can not find a using network.");
+    pub const NO_NETWORK: DriverMessage = DriverMessage(84);
+    /// The cluster partition cannot be written.
+    pub const BITMAP_WRITE: DriverMessage = DriverMessage(93);
+    /// The server is about to be reset.
+    pub const REBOOT: DriverMessage = DriverMessage(94);
     /// A device is open at the end.
-    pub const STILL_OPEN: DriverSpec = line(Error, "ERROR:MOUNT PORT is opened");
+    pub const STILL_OPEN: DriverMessage = DriverMessage(95);
     /// The device is in use.
-    pub const BUSY: DriverSpec = line(Error, "ERROR:NMP%1 is busy.");
-    /// Not in the manual: the mirror broke, this side goes on alone.
-    pub const BROKE: DriverSpec = line(Warning, "NMP%1 mirror break occurred, goes on alone.");
-    /// Not in the manual: the device serves nothing any more.
-    pub const FAILED: DriverSpec = line(Error, "NMP%1 fails all I/O from now on.");
-    /// Not in the manual: the device of an earlier agent is served again.
-    pub const RESUMED: DriverSpec = line(Info, "NMP%1 is served again by a new agent.");
-    /// Not in the manual: the device of an earlier agent fails all I/O; why.
-    pub const NOT_RESUMED: DriverSpec = line(Error, "NMP%1 is not served again(%2).");
-    /// Not in the manual: the driver ended by itself; why.
-    pub const ENDED: DriverSpec = line(Error, "NMP%1 driver ended(%2).");
-    /// Not in the manual: a session opened; the row of the direction table.
-    pub const SESSION: DriverSpec = line(Info, "NMP%1 connected(%2).");
-    /// Not in the manual: contact without a session; the row of the direction table.
-    pub const PARKED: DriverSpec = line(Warning, "NMP%1 connected, but does not mirror(%2).");
+    pub const BUSY: DriverMessage = DriverMessage(96);
+    /// The mirror broke, this side goes on alone.
+    pub const BROKE: DriverMessage = DriverMessage(201);
+    /// The device serves nothing any more.
+    pub const FAILED: DriverMessage = DriverMessage(202);
+    /// The device of an earlier agent is served again.
+    pub const RESUMED: DriverMessage = DriverMessage(206);
+    /// The device of an earlier agent fails all I/O; why.
+    pub const NOT_RESUMED: DriverMessage = DriverMessage(207);
+    /// The driver ended by itself; why.
+    pub const ENDED: DriverMessage = DriverMessage(203);
+    /// A session opened; the row of the direction table.
+    pub const SESSION: DriverMessage = DriverMessage(204);
+    /// Contact without a session; the row of the direction table.
+    pub const PARKED: DriverMessage = DriverMessage(205);
+}
+
+/// Messages of `mdadmn` from 20 on.
+pub mod later {
+    use super::LaterMessage;
+
+    /// The file system was made: device.
+    pub const MKFS_DONE: LaterMessage = LaterMessage(21);
+    /// No file system was made.
+    pub const MKFS_LEFT_OUT: LaterMessage = LaterMessage(22);
+    /// The mirror could not be separated: reason, device.
+    pub const ISOLATE_FAILED: LaterMessage = LaterMessage(31);
+    /// No activation on the operator's word: reason, device.
+    pub const FORCED_ACTIVE_FAILED: LaterMessage = LaterMessage(32);
+    /// No forced recovery: reason, device.
+    pub const FORCE_FAILED: LaterMessage = LaterMessage(33);
+    /// The mirror was separated: device.
+    pub const ISOLATED: LaterMessage = LaterMessage(34);
+    /// Activated on the operator's word: device.
+    pub const FORCED_ACTIVE: LaterMessage = LaterMessage(35);
+    /// What a force asked for is done: device.
+    pub const FORCED: LaterMessage = LaterMessage(36);
+    /// An external command failed: command, device, result.
+    pub const COMMAND_FAILED: LaterMessage = LaterMessage(37);
+    /// An external command has to be run by hand: command, device, option.
+    pub const COMMAND_NEEDED: LaterMessage = LaterMessage(38);
+    /// An external command was started: command, device, option.
+    pub const COMMAND_STARTED: LaterMessage = LaterMessage(39);
+    /// A recovery was stopped: device.
+    pub const CANCELLED: LaterMessage = LaterMessage(44);
+    /// A recovery could not be stopped: device.
+    pub const CANCEL_FAILED: LaterMessage = LaterMessage(45);
+    /// An unmount took too long: device.
+    pub const UMOUNT_TIMEOUT: LaterMessage = LaterMessage(46);
+    /// A check took too long: device.
+    pub const FSCK_TIMEOUT: LaterMessage = LaterMessage(47);
+    /// The mirror has grown: device.
+    pub const EXTENDED: LaterMessage = LaterMessage(50);
+    /// The mirror could not grow: device.
+    pub const EXTEND_FAILED: LaterMessage = LaterMessage(51);
 }
 
 macro_rules! reasons {
@@ -300,26 +263,33 @@ pub enum Event {
     InitialDone(String),
     /// `mdadmn` 19: reason, device
     InitialFailed(RecoveryReason, String),
+    /// `mdagent` 5: mirror
+    ResourceFailed(String),
+    /// `mdadmn` from 20 on: message and its arguments
+    Later(LaterMessage, Vec<String>),
     /// `liscal`: message and its arguments
-    Driver(DriverSpec, Vec<String>),
+    Driver(DriverMessage, Vec<String>),
 }
 
 impl Event {
     /// A message of the driver about device `nmp`, with the arguments after `%1`.
     #[must_use]
-    pub fn driver(spec: DriverSpec, nmp: u8, more: &[&str]) -> Self {
+    pub fn driver(message: DriverMessage, nmp: u8, more: &[&str]) -> Self {
         let first = std::iter::once(nmp.to_string());
-        Self::Driver(spec, first.chain(more.iter().map(|&s| s.to_owned())).collect())
+        Self::Driver(message, first.chain(more.iter().map(|&s| s.to_owned())).collect())
+    }
+
+    /// A message of `mdadmn` from 20 on.
+    #[must_use]
+    pub fn later(message: LaterMessage, arguments: &[&str]) -> Self {
+        Self::Later(message, arguments.iter().map(|&s| s.to_owned()).collect())
     }
 
     /// Its row.
     #[must_use]
-    pub fn spec(&self) -> &'static EventSpec {
+    pub fn message(&self) -> &'static Message {
         let (module, id) = self.key();
-        EVENTS
-            .iter()
-            .find(|e| e.module == module && e.id == id)
-            .expect("every event has its row; a test walks through them")
+        table::row(module, id).expect("every event has its row; a test walks through them")
     }
 
     const fn key(&self) -> (&'static str, u16) {
@@ -328,6 +298,7 @@ impl Event {
             Self::AgentStartFailed(_) => ("mdagent", 2),
             Self::AgentStopped => ("mdagent", 3),
             Self::AgentStopFailed => ("mdagent", 4),
+            Self::ResourceFailed(_) => ("mdagent", 5),
             Self::ActivateFailed(..) => ("mdadmn", 1),
             Self::FsckStarted(_) => ("mdadmn", 2),
             Self::FsckDone(_) => ("mdadmn", 3),
@@ -339,17 +310,15 @@ impl Event {
             Self::RecoveryStarted(_) => ("mdadmn", 17),
             Self::InitialDone(_) => ("mdadmn", 18),
             Self::InitialFailed(..) => ("mdadmn", 19),
-            Self::Driver(..) => ("liscal", 0),
+            Self::Later(message, _) => ("mdadmn", message.0),
+            Self::Driver(message, _) => ("liscal", message.0),
         }
     }
 
     /// Its level.
     #[must_use]
     pub fn level(&self) -> Level {
-        match self {
-            Self::Driver(spec, _) => spec.level,
-            _ => self.spec().level,
-        }
+        self.message().level
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -361,32 +330,30 @@ impl Event {
             Self::RecoveryFailed(r, d) | Self::InitialFailed(r, d) => {
                 vec![r.to_string(), d.clone()]
             }
-            Self::FsckStarted(d)
+            Self::ResourceFailed(d)
+            | Self::FsckStarted(d)
             | Self::FsckDone(d)
             | Self::RecoveryDone(d)
             | Self::InitialStarted(d)
             | Self::RecoveryStarted(d)
             | Self::InitialDone(d) => vec![d.clone()],
             Self::RecoveryMode { fast } => vec![if *fast { "FAST" } else { "NORMAL" }.to_owned()],
-            Self::Driver(_, args) => args.clone(),
+            Self::Later(_, args) | Self::Driver(_, args) => args.clone(),
         }
     }
 
     /// Its text with the arguments filled in.
     #[must_use]
     pub fn text(&self) -> String {
-        let text = match self {
-            Self::Driver(spec, _) => spec.text,
-            _ => self.spec().text,
-        };
-        fill(text, &self.arguments())
+        fill(self.message().text, &self.arguments())
     }
 }
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.key() {
-            (module, 0) => write!(f, "CLUSTERPRO: <type: {module}> {}", self.text()),
+            // The driver's messages have no number in the manual.
+            ("liscal", _) => write!(f, "CLUSTERPRO: <type: liscal> {}", self.text()),
             (module, id) => write!(f, "CLUSTERPRO: <type: {module}><event: {id}> {}", self.text()),
         }
     }

@@ -1,20 +1,26 @@
-//! The messages of the manual (§12.1, §12.2, §12.4.4), their destinations, and what a refusal
-//! tells the operator.
+//! The messages: the [`table`] of all of them, the events that raise them, their destinations
+//! (§12.3), and what a refusal tells the operator.
 
+mod alert;
 mod events;
+mod mail;
 mod notice;
 mod refusal;
+mod repeats;
 mod result;
 mod sink;
+pub mod table;
 
+pub use alert::AlertLog;
 pub use events::{
-    ActivateReason, DeactivateReason, DriverSpec, EVENTS, Event, EventSpec, EventSwitches, Level,
-    RecoveryReason, StartReason, driver,
+    ActivateReason, DeactivateReason, DriverMessage, Event, EventSwitches, LaterMessage, Level,
+    RecoveryReason, StartReason, driver, later,
 };
 pub use notice::events_of;
-pub use refusal::{Explained, Operation, Parties, explain};
+pub use refusal::{Explained, Operation, Parties, blank_and_unsure, explain, sentence};
 pub use result::MdCode;
-pub use sink::{EventLog, Sinks};
+pub use sink::{EventLog, Mail, Sinks};
+pub use table::Message;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! What the mirror reports of itself, as events.
 
-use super::events::{Event, RecoveryReason, driver};
+use super::events::{Event, RecoveryReason, driver, later};
 use mirror_core::io::Notice;
 use mirror_core::status::CopyKind;
 
@@ -20,7 +20,9 @@ pub fn events_of(notice: &Notice, nmp: u8, device: &str) -> Vec<Event> {
         }
         Notice::RecoveryFinished { kind: CopyKind::Initial, .. } => vec![Event::InitialDone(d())],
         Notice::RecoveryFinished { .. } => vec![Event::RecoveryDone(d())],
-        Notice::RecoveryAborted { kind, .. } => aborted(*kind, nmp, d()),
+        Notice::RecoveryAborted { kind, source, reason } => {
+            aborted((*kind, *source), reason, nmp, d())
+        }
         Notice::Resumed => vec![Event::driver(driver::RESUMED, nmp, &[])],
         Notice::NotResumed { why } => vec![Event::driver(driver::NOT_RESUMED, nmp, &[why])],
         Notice::DiskError { cluster_partition: true, .. } => {
@@ -31,14 +33,23 @@ pub fn events_of(notice: &Notice, nmp: u8, device: &str) -> Vec<Event> {
     }
 }
 
-/// The manual's reasons do not name the loss of the source; "abnormal" is the nearest.
-fn aborted(kind: CopyKind, nmp: u8, device: String) -> Vec<Event> {
+/// The manual's reasons do not name the loss of the source; "abnormal" is the nearest. What an
+/// operator stops has not failed. The target is not told why the source stops.
+fn aborted((kind, source): (CopyKind, bool), why: &str, nmp: u8, device: String) -> Vec<Event> {
+    if why.contains("operator") || why == "stopped at the source" {
+        return vec![Event::later(later::CANCELLED, &[&device])];
+    }
+    let cause = match (why, source) {
+        ("the connection was lost", true) => driver::RECOVERY_PORT,
+        ("the connection was lost", false) => driver::PORT_CLOSED,
+        _ => driver::RECOVERY_BREAK,
+    };
     let reason = RecoveryReason::SourceAbnormal;
     let last = match kind {
         CopyKind::Initial => Event::InitialFailed(reason, device),
         _ => Event::RecoveryFailed(reason, device),
     };
-    vec![Event::driver(driver::RECOVERY_BREAK, nmp, &[]), last]
+    vec![Event::driver(cause, nmp, &[]), last]
 }
 
 fn disk_error(what: &str, offset: u64, nmp: u8) -> Event {

@@ -1,7 +1,7 @@
 //! What a refused command means to the operator: the event that is logged, the exit code, and a
 //! sentence each on what happened and on the one safe next command.
 
-use super::events::{ActivateReason, DeactivateReason, Event, RecoveryReason};
+use super::events::{ActivateReason, DeactivateReason, Event, RecoveryReason, later};
 use super::result::MdCode;
 use mirror_core::command::Refusal;
 
@@ -59,11 +59,55 @@ pub fn explain(operation: Operation, refusal: Refusal, who: Parties<'_>) -> Expl
         Operation::Cancel => "has no recovery to stop",
         Operation::Separate => "was not separated",
     };
+    let code = code(refusal);
+    let (text, cause) = (text(code, operation, who), cause(operation, refusal));
     Explained {
         event: event(operation, refusal, who.device),
-        code: code(refusal),
-        message: format!("{} {verb} on {}: {}.", who.mirror, who.local, cause(operation, refusal)),
+        code,
+        message: format!("{text} {} {verb} on {}: {cause}.", who.mirror, who.local),
         next: next_step(operation, refusal, who),
+    }
+}
+
+/// The text of the manual for the code (§12.4.4), so that it can be looked up.
+fn text(code: MdCode, operation: Operation, who: Parties<'_>) -> String {
+    let option = match operation {
+        Operation::Activate => "--active",
+        Operation::Deactivate => "--deactive",
+        Operation::Recover => "--recovery",
+        Operation::Force => "--force",
+        Operation::Cancel => "--cancel",
+        Operation::Separate => "--break",
+    };
+    match code {
+        MdCode::AlreadyMounted | MdCode::NotMounted => code.fill(&[who.device]),
+        MdCode::Failed => code.fill(&[&format!("clpmdctrl {option} {}", who.mirror)]),
+        _ => code.fill(&[who.mirror]),
+    }
+}
+
+/// One side is blank, and the other cannot exclude that it was ahead: what that is, and the way
+/// out, which is the same for an activation and a recovery on either server. `full` is the server
+/// that has data, `blank` the other.
+#[must_use]
+pub fn blank_and_unsure(
+    refused: Explained,
+    who: Parties<'_>,
+    full: &str,
+    blank: &str,
+) -> Explained {
+    let Parties { mirror, .. } = who;
+    Explained {
+        message: format!(
+            "{} The cluster partition of {blank} is blank, as after a replaced disk, and {full} cannot \
+             exclude that {blank} had newer data before (blank-and-unsure): so neither is taken for \
+             the latest, and nothing is copied.",
+            refused.message
+        ),
+        next: format!(
+            "if no disk with newer data of {blank} is left to attach: clpmdctrl --force {full} {mirror}"
+        ),
+        ..refused
     }
 }
 
@@ -87,11 +131,24 @@ fn event(operation: Operation, refusal: Refusal, device: &str) -> Option<Event> 
             }
             _ => None,
         },
-        Operation::Recover | Operation::Force => {
-            recovery_reason(refusal).map(|r| Event::RecoveryFailed(r, device))
+        Operation::Recover => recovery_reason(refusal).map(|r| Event::RecoveryFailed(r, device)),
+        Operation::Force => Some(match recovery_reason(refusal) {
+            Some(reason) => Event::RecoveryFailed(reason, device),
+            None => Event::later(later::FORCE_FAILED, &[&sentence(refusal), &device]),
+        }),
+        Operation::Cancel => Some(Event::later(later::CANCEL_FAILED, &[&device])),
+        Operation::Separate => {
+            Some(Event::later(later::ISOLATE_FAILED, &[&sentence(refusal), &device]))
         }
-        Operation::Cancel | Operation::Separate => None,
     }
+}
+
+/// The refusal as a reason in the manner of the manual's: with a capital and a full stop.
+pub fn sentence(refusal: Refusal) -> String {
+    let text = refusal.to_string();
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_ascii_uppercase());
+    first.into_iter().chain(chars).chain(['.']).collect()
 }
 
 fn activate_reason(refusal: Refusal) -> Option<ActivateReason> {

@@ -1,10 +1,12 @@
-//! The result codes of the module `md` (§12.4.4): exit codes of the tools.
+//! The result codes of the module `md` (§12.4.4): exit codes of the tools. Their texts are in the
+//! table.
 
+use super::table;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $code:literal;)*) => {
         /// A result code. On the control socket it travels as its number.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
         #[serde(into = "u8", try_from = "u8")]
@@ -24,8 +26,8 @@ macro_rules! codes {
 
             /// The text of the manual, with `%1`, `%2`.
             #[must_use]
-            pub const fn text(self) -> &'static str {
-                match self { $(Self::$name => $text,)* }
+            pub fn text(self) -> &'static str {
+                table::row("md", u16::from(self.number())).map_or("", |m| m.text)
             }
         }
 
@@ -44,31 +46,31 @@ macro_rules! codes {
 
 codes! {
     /// The agent does not run.
-    NoAgent = 1, "Need to start mirror agent at first.";
+    NoAgent = 1;
     /// Wrong options or parameters.
-    BadOptions = 2, "Options or parameters are invalid.";
+    BadOptions = 2;
     /// The configuration cannot be read.
-    NoConfig = 4, "Getting of config was failed.";
+    NoConfig = 4;
     /// Something that should not happen.
-    Internal = 30, "Internal error[status=%1]";
+    Internal = 30;
     /// No such mirror.
-    NoMirror = 77, "Mirror disk was not in config.(%1)";
+    NoMirror = 77;
     /// The cluster partition cannot be read or does not verify.
-    ReadCluster = 79, "Failed to get cluster partition information.";
+    ReadCluster = 79;
     /// Mounted (or active) already.
-    AlreadyMounted = 80, "Mount point was already mounted.(%1)";
+    AlreadyMounted = 80;
     /// This server must not be used.
-    NotLatest = 81, "The local server has not the latest data.(%1)";
+    NotLatest = 81;
     /// The cluster partition cannot be written.
-    WriteCluster = 82, "Failed to set cluster partition information.";
+    WriteCluster = 82;
     /// A command took too long.
-    Timeout = 83, "Command timeout(%1, timeout=%2)";
+    Timeout = 83;
     /// Not mounted (or not active).
-    NotMounted = 84, "Mount point was not mounted. (%1)";
+    NotMounted = 84;
     /// The mount point cannot be made.
-    MountPoint = 87, "Creating of mount point was failed. (%1)";
+    MountPoint = 87;
     /// A command failed or was refused.
-    Failed = 89, "Command failed. (%1)";
+    Failed = 89;
 }
 
 impl From<MdCode> for u8 {

@@ -1,29 +1,33 @@
-//! Where events go: the system log, standard error, the alert log, mail.
+//! Where events go (§12.3): the system log, standard error, the alert log, mail.
 //!
 //! Sending must never hold up the agent: events pass through a bounded queue to a thread of their
-//! own. Standard error takes what the system log cannot. What does not fit is counted, and the count is logged as soon as there is room.
+//! own, and mails from there to another. Standard error takes what the system log cannot. What does
+//! not fit is counted, and the count is logged as soon as there is room. Lines that repeat are
+//! counted, too (see `repeats`).
 
+use super::alert::AlertLog;
 use super::events::{Event, EventSwitches};
+use super::mail::{Letter, Mailer};
+use super::repeats::Repeats;
 use crate::config::Config;
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use super::mail::Mail;
+
 /// Events that may wait.
 const QUEUE: usize = 256;
-/// A mail program that has not ended after so long is ended.
-const MAIL_LIMIT: Duration = Duration::from_secs(10);
 /// Facility `daemon` of the system log.
 const FACILITY: u8 = 3;
+/// Longest wait of the thread: nothing is due before.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// Where the events of this agent go.
 #[derive(Clone, Debug, Default)]
@@ -32,11 +36,11 @@ pub struct Sinks {
     pub syslog: Option<PathBuf>,
     /// Also to standard error.
     pub stderr: bool,
-    /// The alert log and the size in bytes at which it is turned over.
-    pub alert: Option<(PathBuf, u64)>,
-    /// Mail program and receiver.
-    pub mail: Option<(PathBuf, String)>,
-    /// Destinations that differ from the table.
+    /// The alert log.
+    pub alert: Option<AlertLog>,
+    /// Mail.
+    pub mail: Option<Mail>,
+    /// Destinations that differ from the table, by message; `liscal` stands for all of its own.
     pub switches: BTreeMap<String, EventSwitches>,
 }
 
@@ -48,37 +52,81 @@ impl Sinks {
         Self {
             syslog: Some(agent.syslog.clone()),
             stderr: false,
-            alert: Some((agent.log_dir.join("alert.log"), agent.alert_log_bytes)),
-            mail: agent.mail_to.clone().map(|to| (agent.mail_program.clone(), to)),
+            alert: Some(AlertLog {
+                path: agent.log_dir.join("alert.log"),
+                limit: agent.alert_log_bytes,
+                keep: agent.alert_log_keep,
+            }),
+            mail: agent.mail_to.clone().map(|to| Mail {
+                program: agent.mail_program.clone(),
+                to,
+                server: config.local().name.clone(),
+                limit: agent.mail_timeout,
+            }),
             switches: config.events.clone(),
         }
     }
 
-    fn send(&self, event: &Event) {
-        let spec = event.spec();
-        let to = self.switches.get(&spec.name()).copied().unwrap_or(spec.to);
+    fn destinations(&self, event: &Event) -> EventSwitches {
+        let message = event.message();
+        let own = self.switches.get(&message.name());
+        own.or_else(|| self.switches.get(message.module)).copied().unwrap_or(message.to)
+    }
+}
+
+/// The sinks in use.
+struct Delivery {
+    sinks: Sinks,
+    mailer: Option<Mailer>,
+    repeats: Repeats<Event>,
+}
+
+impl Delivery {
+    fn take(&mut self, event: &Event) {
         let line = event.to_string();
-        if self.stderr {
+        if self.repeats.lets_through(&line, event, Instant::now()) {
+            self.send(event, &line);
+        }
+    }
+
+    fn tell(&self, counts: Vec<(String, Event, u64, Duration)>) {
+        for (line, event, count, time) in counts {
+            let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
+            self.send(&event, &format!("{line} (again, {times} within {} s)", time.as_secs()));
+        }
+    }
+
+    fn send(&self, event: &Event, line: &str) {
+        let to = self.sinks.destinations(event);
+        if self.sinks.stderr {
             eprintln!("{line}");
         }
-        let mut failed = Vec::new();
-        if let (true, Some(path)) = (to.syslog, &self.syslog) {
+        if let (true, Some(path)) = (to.syslog, &self.sinks.syslog) {
             // Where there is no system log, the service manager still keeps standard error.
-            if let (Err(e), false) = (syslog(path, event.level().severity(), &line), self.stderr) {
+            let sent = syslog(path, event.level().severity(), line);
+            if let (Err(e), false) = (sent, self.sinks.stderr) {
                 tracing::debug!("system log: {e}");
                 eprintln!("{line}");
             }
         }
-        if let (true, Some((path, limit))) = (to.alert, &self.alert) {
-            failed.extend(append(path, *limit, &line).err());
+        if let (true, Some(log)) = (to.alert, &self.sinks.alert) {
+            if let Err(e) = log.append(line) {
+                tracing::warn!("not in the alert log ({e}): {line}");
+            }
         }
-        if let (true, Some((program, to))) = (to.mail, &self.mail) {
-            failed.extend(mail(program, to, &line, MAIL_LIMIT).err());
-        }
-        for e in failed {
-            tracing::warn!("event could not be delivered ({e}): {line}");
+        if let (true, Some(mailer)) = (to.mail, &self.mailer) {
+            if !mailer.send(letter(event, line)) {
+                tracing::warn!("not mailed, too many wait: {line}");
+            }
         }
     }
+}
+
+/// The line, and what the table says about it: who is woken by it need not look it up.
+fn letter(event: &Event, line: &str) -> Letter {
+    let message = event.message();
+    let subject = format!("{} {}", message.module, message.id);
+    Letter { subject, body: format!("{line}\n\n{}", message.page()) }
 }
 
 /// Handle to the thread that delivers events. Clones share it.
@@ -96,11 +144,13 @@ impl EventLog {
     /// The thread cannot be started.
     pub fn start(sinks: Sinks) -> io::Result<(Self, JoinHandle<()>)> {
         let (queue, waiting) = sync_channel(QUEUE);
+        let mailer = sinks.mail.clone().map(Mailer::start).transpose()?;
+        let delivery = Delivery { sinks, mailer, repeats: Repeats::new() };
         let missed = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&missed);
         let thread = std::thread::Builder::new()
             .name("events".to_owned())
-            .spawn(move || deliver(&sinks, &waiting, &counter))?;
+            .spawn(move || deliver(delivery, &waiting, &counter))?;
         Ok((Self { queue, missed }, thread))
     }
 
@@ -112,14 +162,23 @@ impl EventLog {
     }
 }
 
-fn deliver(sinks: &Sinks, waiting: &Receiver<Event>, missed: &AtomicU64) {
-    while let Ok(event) = waiting.recv() {
-        sinks.send(&event);
+fn deliver(mut delivery: Delivery, waiting: &Receiver<Event>, missed: &AtomicU64) {
+    loop {
+        let wait = delivery.repeats.wait(Instant::now()).unwrap_or(LONG);
+        match waiting.recv_timeout(wait) {
+            Ok(event) => delivery.take(&event),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        let due = delivery.repeats.due(Instant::now());
+        delivery.tell(due);
         let lost = missed.swap(0, Ordering::Relaxed);
         if lost > 0 {
             tracing::error!("{lost} events did not fit into the queue and were not delivered");
         }
     }
+    let rest = delivery.repeats.rest();
+    delivery.tell(rest);
 }
 
 fn syslog(path: &Path, severity: u8, line: &str) -> io::Result<()> {
@@ -129,102 +188,4 @@ fn syslog(path: &Path, severity: u8, line: &str) -> io::Result<()> {
     let priority = FACILITY * 8 + severity;
     let text = format!("<{priority}>{stamp} clpmdagent[{}]: {line}", std::process::id());
     socket.send_to(text.as_bytes(), path).map(drop)
-}
-
-/// Appends to the alert log; at `limit` bytes it becomes `<name>.1`, which replaces an older one.
-fn append(path: &Path, limit: u64, line: &str) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let open = || OpenOptions::new().create(true).append(true).mode(0o640).open(path);
-    let mut file: File = open()?;
-    if file.metadata()?.len() >= limit {
-        let mut older = path.as_os_str().to_owned();
-        older.push(".1");
-        fs::rename(path, older)?;
-        file = open()?;
-    }
-    let stamp = jiff::Zoned::now().strftime("%Y/%m/%d %H:%M:%S");
-    file.write_all(format!("{stamp} {line}\n").as_bytes())
-}
-
-fn mail(program: &Path, to: &str, line: &str, limit: Duration) -> io::Result<()> {
-    let mut child = Command::new(program)
-        .arg("-t")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let text = format!("To: {to}\nSubject: CLUSTERPRO\n\n{line}\n");
-    // A message fits into the pipe, so this does not wait for the program.
-    let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(text.as_bytes()));
-    let status = wait(&mut child, limit)?;
-    written?;
-    if status.success() { Ok(()) } else { Err(io::Error::other(format!("mail: {status}"))) }
-}
-
-/// Waits for `child`; one that takes longer than `limit` is ended.
-fn wait(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
-    let end = Instant::now() + limit;
-    while Instant::now() < end {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    child.kill()?;
-    child.wait()?;
-    Err(io::Error::new(io::ErrorKind::TimedOut, "the mail program did not end in time"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::mail;
-    use std::fs;
-    use std::io;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    use std::path::{Path, PathBuf};
-    use std::time::{Duration, Instant};
-
-    /// A mail program that runs `body`.
-    fn program(dir: &tempfile::TempDir, body: &str) -> PathBuf {
-        let path = dir.path().join("mailer");
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).mode(0o700).open(&path).expect("script");
-        io::Write::write_all(&mut file, format!("#!/bin/sh\n{body}\n").as_bytes()).expect("script");
-        path
-    }
-
-    /// Sends; a script that another test's fork still holds open is tried again.
-    fn send(program: &Path, limit: Duration) -> io::Result<()> {
-        loop {
-            match mail(program, "root", "CLUSTERPRO: text", limit) {
-                Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy => {}
-                result => return result,
-            }
-        }
-    }
-
-    #[test]
-    fn a_mail_has_its_receiver_and_the_line() {
-        let dir = tempfile::tempdir().expect("folder");
-        let got = dir.path().join("got");
-        let mailer = program(&dir, &format!("cat > {}", got.display()));
-        send(&mailer, Duration::from_secs(10)).expect("sent");
-        let text = fs::read_to_string(got).expect("mail");
-        assert_eq!(text, "To: root\nSubject: CLUSTERPRO\n\nCLUSTERPRO: text\n");
-    }
-
-    #[test]
-    fn a_mail_program_that_fails_or_hangs_is_an_error() {
-        let dir = tempfile::tempdir().expect("folder");
-        let fails = program(&dir, "cat > /dev/null; exit 3");
-        assert!(send(&fails, Duration::from_secs(10)).is_err());
-        let dir = tempfile::tempdir().expect("folder");
-        let hangs = program(&dir, "exec sleep 100");
-        let began = Instant::now();
-        let e = send(&hangs, Duration::from_millis(50)).expect_err("late");
-        assert_eq!(e.kind(), io::ErrorKind::TimedOut);
-        assert!(began.elapsed() < Duration::from_secs(20));
-    }
 }

@@ -9,6 +9,8 @@ use crate::host::carrier::{Carrier, CarrierConfig, CarrierKind};
 use crate::host::command::Runner;
 use crate::host::filesystem::{FileSystem, FsConfig, FsKind, UmountAction};
 use crate::host::fsck::FsckTiming;
+use crate::host::fsevent::FsEvent;
+use crate::messages::{Event, EventLog, later};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,10 +55,18 @@ impl Drop for Attached {
 
 impl Host {
     /// The host's part of `mirror`; the receiver tells when its block device ends by itself.
-    pub(super) fn new(config: &Config, mirror: &MirrorConfig) -> (Self, mpsc::Receiver<String>) {
+    pub(super) fn new(
+        config: &Config,
+        mirror: &MirrorConfig,
+        events: EventLog,
+    ) -> (Self, mpsc::Receiver<String>) {
         let (ended, receiver) = mpsc::channel(1);
         let runner = Runner::default();
-        let fs = fs_config(config, mirror).map(|c| FileSystem::new(c, runner.clone()));
+        let device = config.agent.device_dir.join(format!("NMP{}", mirror.nmp));
+        let device = device.display().to_string();
+        let fs = fs_config(config, mirror).map(|c| {
+            FileSystem::new(c, runner.clone()).told_to(move |e| events.log(event_of(&e, &device)))
+        });
         let shared = Shared {
             name: mirror.name.clone(),
             socket: socket_path(&config.agent.run_dir, &mirror.name),
@@ -207,6 +217,31 @@ impl HostOps for Host {
             let (fs, device) = shared.mountable().await?;
             fs.make(&device).await.map_err(|e| step(&e))
         })
+    }
+
+    fn is_blank(&self) -> Answer<Option<bool>> {
+        self.with(|shared| async move {
+            let (fs, device) = shared.mountable().await.ok()?;
+            fs.is_blank(&device).await.ok()
+        })
+    }
+}
+
+/// What happens to the commands of the file system, as messages about `device`.
+pub(super) fn event_of(event: &FsEvent, device: &str) -> Event {
+    match event {
+        FsEvent::CheckStarted(program, options) => {
+            Event::later(later::COMMAND_STARTED, &[program, device, options])
+        }
+        FsEvent::CheckDone => Event::FsckDone(device.to_owned()),
+        FsEvent::Failed(program, exit) => {
+            Event::later(later::COMMAND_FAILED, &[program, device, exit])
+        }
+        FsEvent::Needed(program, option) => {
+            Event::later(later::COMMAND_NEEDED, &[program, device, option])
+        }
+        FsEvent::UmountTimeout => Event::later(later::UMOUNT_TIMEOUT, &[device]),
+        FsEvent::CheckTimeout => Event::later(later::FSCK_TIMEOUT, &[device]),
     }
 }
 

@@ -8,10 +8,13 @@ mod state;
 use crate::agent::{DriverEvent, Opened, Plant, Step, StepError};
 use crate::config::{self, Config, MirrorConfig};
 use crate::ctl::Answer;
-use crate::driver::{Driver, DriverConfig, NetConfig, Partition, Report, Route, now, spawn};
+use crate::driver::{
+    Driver, DriverConfig, ListenError, ListenStep, NetConfig, NetNote, Partition, Report, Route,
+    now, spawn,
+};
 use crate::host::carrier;
 use crate::host::error::HostError;
-use crate::messages::MdCode;
+use crate::messages::{Event, EventLog, MdCode, driver as texts};
 use crate::secret::Secret;
 use driver::DriverHandle;
 use host::Host;
@@ -28,8 +31,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(60);
 /// Events of a driver that the agent has not taken yet.
 const MAX_EVENTS: usize = 1024;
 
-/// Opens mirrors for real.
-pub struct RealPlant;
+/// Opens mirrors for real, and logs what goes wrong on the way.
+pub struct RealPlant(pub EventLog);
 
 impl Plant for RealPlant {
     fn open(
@@ -38,18 +41,21 @@ impl Plant for RealPlant {
         mirror: MirrorConfig,
         secret: Secret,
     ) -> Answer<Step<Opened>> {
+        let log = self.0.clone();
         Box::pin(async move {
-            let (host, failed) = Host::new(&config, &mirror);
+            let (host, failed) = Host::new(&config, &mirror, log.clone());
             carrier::clear_stale(host.carrier_config(), host.runner())
                 .await
                 .map_err(|e| step(&e))?;
             let serving = host.serving();
-            let name = mirror.name.clone();
-            let driver = tokio::task::spawn_blocking(move || start(&config, &mirror, &secret))
-                .await
-                .map_err(|e| internal(&e.to_string()))??;
+            let (name, nmp) = (mirror.name.clone(), mirror.nmp);
+            let start_log = log.clone();
+            let driver =
+                tokio::task::spawn_blocking(move || start(&config, &mirror, &secret, &start_log))
+                    .await
+                    .map_err(|e| internal(&e.to_string()))??;
             let (events, receiver) = mpsc::channel(MAX_EVENTS);
-            tokio::spawn(forward(driver.reports, failed, events));
+            tokio::spawn(forward(driver.reports, failed, events, (log, nmp)));
             Ok(Opened {
                 driver: Arc::new(DriverHandle::new(name, serving, driver.handle, driver.thread)),
                 host: Arc::new(host),
@@ -76,18 +82,44 @@ fn unreadable(what: impl std::fmt::Display) -> StepError {
 }
 
 /// Opens the partitions, reads what they say and starts the thread.
-fn start(config: &Config, mirror: &MirrorConfig, secret: &Secret) -> Step<Driver> {
+fn start(config: &Config, mirror: &MirrorConfig, secret: &Secret, log: &EventLog) -> Step<Driver> {
     let paths = &mirror.partitions[config.side.index()];
     let open = |path: &Path| Partition::open(path, LOCK_WAIT).map_err(unreadable);
     let data = open(&paths.data)?;
     let cluster = open(&paths.cluster)?;
-    let mut setup = state::load(&data, &cluster, config.side)?;
+    let note = |message, more: &[&str]| log.log(Event::driver(message, mirror.nmp, more));
+    let mut setup = state::load(&data, &cluster, config.side, &note)?;
     setup.tuning = tuning(config, mirror);
     let net = net_config(config, mirror, secret)?;
     let name = mirror.name.clone();
     let disk_limit = mirror.timing.disk;
     let driver = DriverConfig { name, data, cluster, net, disk_limit };
-    spawn(driver, Mirror::new(setup, now())).map_err(|e| internal(&e.to_string()))
+    spawn(driver, Mirror::new(setup, now())).map_err(|e| {
+        if let Some(failed) = e.get_ref().and_then(|e| e.downcast_ref::<ListenError>()) {
+            log.log(not_listening(failed, mirror.nmp));
+        }
+        internal(&e.to_string())
+    })
+}
+
+fn not_listening(failed: &ListenError, nmp: u8) -> Event {
+    let why = failed.to_string();
+    match failed.step {
+        ListenStep::Socket => Event::Driver(texts::SOCKET, vec![why]),
+        ListenStep::Bind => Event::driver(texts::BIND, nmp, &[&why]),
+        ListenStep::Listen => Event::driver(texts::LISTEN, nmp, &[&why]),
+    }
+}
+
+/// What happens on the mirror connect before the core knows of it.
+fn net_event(note: &NetNote, nmp: u8) -> Event {
+    match note {
+        NetNote::ConnectFailed(why) => Event::driver(texts::CONNECT, nmp, &[why]),
+        NetNote::NoNetwork => Event::Driver(texts::NO_NETWORK, Vec::new()),
+        NetNote::AcceptFailed(why) => Event::driver(texts::ACCEPT, nmp, &[why]),
+        NetNote::Refused(why) => Event::driver(texts::REFUSED, nmp, &[why]),
+        NetNote::NoFrame => Event::driver(texts::WRONG_MAGIC, nmp, &[]),
+    }
 }
 
 fn millis(d: Duration) -> u64 {
@@ -137,11 +169,16 @@ async fn forward(
     mut reports: mpsc::Receiver<Report>,
     mut carrier_ended: mpsc::Receiver<String>,
     events: mpsc::Sender<DriverEvent>,
+    (log, nmp): (EventLog, u8),
 ) {
     loop {
         let event = tokio::select! {
             report = reports.recv() => match report {
                 Some(Report::Notice(notice)) => DriverEvent::Notice(notice),
+                Some(Report::Net(note)) => {
+                    log.log(net_event(&note, nmp));
+                    continue;
+                }
                 Some(Report::TellPeerBehind { session }) => DriverEvent::TellPeerBehind(session),
                 Some(Report::DeviceFailed) => DriverEvent::DeviceFailed,
                 Some(Report::Ended(Ok(()))) => return,
@@ -165,3 +202,6 @@ async fn forward(
 fn socket_path(run_dir: &Path, mirror: &str) -> PathBuf {
     run_dir.join(format!("{mirror}.nbd"))
 }
+
+#[cfg(test)]
+mod tests;

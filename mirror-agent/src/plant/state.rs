@@ -3,6 +3,7 @@
 use super::{internal, unreadable};
 use crate::agent::Step;
 use crate::driver::Partition;
+use crate::messages::{DriverMessage, driver};
 use mirror_core::disk::layout::{BITMAP, BLOCK_BYTES, Layout, SUPERBLOCK_A, SUPERBLOCK_B};
 use mirror_core::disk::superblock::{self, Loaded};
 use mirror_core::marks::Marks;
@@ -14,12 +15,26 @@ use mirror_core::units::{Id16, MAX_MIRROR_BYTES, Side};
 const CHUNK: usize = 1 << 20;
 
 /// Reads the record and the marks; a bad copy of the record is repaired before anything else.
-pub(super) fn load(data: &Partition, cluster: &Partition, side: Side) -> Step<Setup> {
+///
+/// `note` is told what cannot be read.
+pub(super) fn load(
+    data: &Partition,
+    cluster: &Partition,
+    side: Side,
+    note: &dyn Fn(DriverMessage, &[&str]),
+) -> Step<Setup> {
     let capacity = capacity(data);
     let layout = Layout::new(capacity, cluster.size())
         .map_err(|e| unreadable(format!("{}: {e}", cluster.path().display())))?;
     // Unreadable copies are judged as such by `superblock::load`.
-    let copy = |at| cluster.read(at, BLOCK_BYTES).map(|b| b.to_vec()).unwrap_or_default();
+    let copy = |at| match cluster.read(at, BLOCK_BYTES) {
+        Ok(bytes) => bytes.to_vec(),
+        Err(e) => {
+            tracing::warn!("{}: {e}", cluster.path().display());
+            note(driver::FLAG_READ, &[]);
+            Vec::new()
+        }
+    };
     let (a, b) = (copy(SUPERBLOCK_A), copy(SUPERBLOCK_B));
     let (record, fresh) = match superblock::load(&a, &b) {
         Loaded::NeverUsed => (Record::blank(Id16(random()?), side), true),
@@ -34,7 +49,7 @@ pub(super) fn load(data: &Partition, cluster: &Partition, side: Side) -> Step<Se
             cluster.write(offset, &bytes).map_err(unreadable)?;
         }
     }
-    let marks = if record.size == 0 { None } else { Some(marks(&record, cluster, layout)?) };
+    let marks = if record.size == 0 { None } else { Some(marks(&record, cluster, layout, note)?) };
     Ok(Setup {
         fresh,
         marks,
@@ -77,7 +92,12 @@ fn check(
     Ok(())
 }
 
-fn marks(record: &Record, cluster: &Partition, layout: Layout) -> Step<Marks> {
+fn marks(
+    record: &Record,
+    cluster: &Partition,
+    layout: Layout,
+    note: &dyn Fn(DriverMessage, &[&str]),
+) -> Step<Marks> {
     let of_mirror = Layout::new(record.size, cluster.size()).unwrap_or(layout);
     let len = usize::try_from(of_mirror.bitmap_bytes()).map_err(|e| internal(&e.to_string()))?;
     let mut bytes = Vec::with_capacity(len);
@@ -88,6 +108,7 @@ fn marks(record: &Record, cluster: &Partition, layout: Layout) -> Step<Marks> {
             // What cannot be read is all marked.
             Err(e) => {
                 tracing::warn!("{}: {e}", cluster.path().display());
+                note(driver::BITMAP_READ, &[&e.to_string()]);
                 bytes.resize(bytes.len() + chunk, 0);
             }
         }

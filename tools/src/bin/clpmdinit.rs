@@ -1,10 +1,9 @@
 //! See [`tools::clpmdinit`].
 
-use clap::Parser as _;
 use std::process::ExitCode;
-use tools::{clpmdinit, out};
+use tools::{cli, clpmdinit, out};
 
 fn main() -> ExitCode {
-    let args = clpmdinit::Args::parse();
+    let args: clpmdinit::Args = cli::parse(std::env::args_os());
     out::finish("clpmdinit", clpmdinit::run(&args, &mut std::io::stdout().lock()))
 }

@@ -1,10 +1,9 @@
 //! See [`tools::clpmdstat`].
 
-use clap::Parser as _;
 use std::process::ExitCode;
 use tools::{cli, clpmdstat, out};
 
 fn main() -> ExitCode {
-    let args = clpmdstat::Args::parse_from(cli::manual_options(std::env::args_os()));
+    let args: clpmdstat::Args = cli::parse(cli::manual_options(std::env::args_os()));
     out::finish("clpmdstat", clpmdstat::run(&args))
 }

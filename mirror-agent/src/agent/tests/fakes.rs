@@ -68,6 +68,8 @@ pub(crate) struct Fake {
     pub(crate) fail: Mutex<Vec<&'static str>>,
     pub(crate) refuse: Mutex<Option<Refusal>>,
     pub(crate) fsck_due: Mutex<bool>,
+    /// Nothing is found on the device.
+    pub(crate) blank: Mutex<bool>,
     pub(crate) events: mpsc::Sender<DriverEvent>,
     receiver: Mutex<Option<mpsc::Receiver<DriverEvent>>>,
     /// What the other agent answers; `None` = it cannot be reached.
@@ -83,6 +85,7 @@ impl Fake {
             fail: Mutex::default(),
             refuse: Mutex::default(),
             fsck_due: Mutex::default(),
+            blank: Mutex::default(),
             events,
             receiver: Mutex::new(Some(receiver)),
             peer: Mutex::default(),
@@ -136,6 +139,7 @@ impl Fake {
             Command::CancelRecovery => Err(Refusal::NoRecovery),
             Command::Force { .. } => Ok(Done::ForcedWithCopy),
             Command::Shutdown => Ok(Done::Stopped),
+            Command::Separate => Ok(Done::Separated),
             _ => Ok(Done::Noted),
         }
     }
@@ -201,6 +205,10 @@ impl HostOps for Fake {
 
     fn make_fs(&self) -> Answer<Step<()>> {
         Self::ready(self.step("mkfs"))
+    }
+
+    fn is_blank(&self) -> Answer<Option<bool>> {
+        Self::ready(Some(*self.blank.lock().expect("lock")))
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod fakes;
 mod follow;
+mod messages;
 mod order;
 mod routing;
 mod start;
@@ -9,8 +10,9 @@ mod start;
 use super::managed::Managed;
 use super::{Agent, Entry};
 use crate::config::Config;
-use crate::messages::{Event, EventLog, Sinks};
+use crate::messages::{AlertLog, Event, EventLog, EventSwitches, Sinks};
 use fakes::{Fake, FakePeer};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -38,11 +40,24 @@ struct Lab {
 
 /// An agent with md1 open on a fake, and md2 broken.
 async fn lab(more: &str) -> Lab {
+    lab_with(more, BTreeMap::new()).await
+}
+
+/// The same, with the driver's messages in the alert log, too.
+async fn lab_with_driver_log(more: &str) -> Lab {
+    let alert = EventSwitches { alert: true, syslog: false, mail: false };
+    lab_with(more, [("liscal".to_owned(), alert)].into()).await
+}
+
+async fn lab_with(more: &str, switches: BTreeMap<String, EventSwitches>) -> Lab {
     let config = Arc::new(config(more));
     let fake = Fake::new(0);
     let alert = tempfile::tempdir().expect("folder");
-    let sinks =
-        Sinks { alert: Some((alert.path().join("alert.log"), 1 << 20)), ..Sinks::default() };
+    let sinks = Sinks {
+        alert: Some(AlertLog { path: alert.path().join("alert.log"), limit: 1 << 20, keep: 1 }),
+        switches,
+        ..Sinks::default()
+    };
     let (events, log) = EventLog::start(sinks).expect("events");
     let mirror = Arc::new(
         Managed::new(
@@ -60,7 +75,7 @@ async fn lab(more: &str) -> Lab {
         config,
         mirrors: vec![
             Entry::Open(Arc::clone(&mirror)),
-            Entry::Broken { name: "md2".to_owned(), error },
+            Entry::Broken { name: "md2".to_owned(), error, peer: Arc::default() },
         ],
         peer: Box::new(FakePeer(fake.clone())),
         events,

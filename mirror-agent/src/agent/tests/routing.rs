@@ -1,6 +1,7 @@
 //! Requests of tools and of the other agent reach the right command.
 
 use super::lab;
+use crate::agent::peer_view::Said;
 use crate::agent::service::{Control, FromPeer};
 use crate::ctl::{MirrorReport, Refused, Request, Response, Service as _};
 use crate::messages::MdCode;
@@ -143,7 +144,7 @@ async fn the_other_agents_view_fills_in_while_there_is_no_session() {
     assert_eq!((alone.peer_by_agent, alone.status.sides[1].color), (false, Color::Gray));
     let mut theirs = report;
     theirs.status = super::fakes::status(1);
-    lab.mirror.peer_said(theirs);
+    lab.mirror.peer.set(Said::Report(Box::new(theirs)));
     let both = shown(&control).await;
     assert_eq!((both.peer_by_agent, both.status.sides[1].color), (true, Color::Green));
     // What was said before a session says nothing after it.

@@ -5,7 +5,7 @@ use crate::agent::{DriverEvent, Options, StartError, run};
 use crate::config::Config;
 use crate::ctl::{Client, Request, Response};
 use crate::lock::{Lock, LockError, Role};
-use crate::messages::{Event, EventLog, Sinks, StartReason};
+use crate::messages::{Event, EventLog, Sinks, StartReason, driver};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
@@ -28,7 +28,8 @@ fn config(dir: &Path, address: &str) -> Config {
          device_dir = \"{at}\"\nsecret_file = \"{at}/secret\"\n\
          [[mirror]]\nname = \"md1\"\ndata_partition = \"/d1\"\ncluster_partition = \"/c1\"\n\
          mount_point = \"/mnt/1\"\n\
-         [[mirror]]\nname = \"md2\"\ndata_partition = \"/d2\"\ncluster_partition = \"/c2\"\nfs = \"none\"\n"
+         [[mirror]]\nname = \"md2\"\ndata_partition = \"/d2\"\ncluster_partition = \"/c2\"\nfs = \"none\"\n\
+         [event.liscal]\nalert = true\n"
     );
     let secret = dir.join("secret");
     fs::write(&secret, [7; 32]).expect("secret");
@@ -98,6 +99,15 @@ async fn it_starts_serves_and_stops() {
     let at = |e: &Event| text.find(&e.to_string());
     assert!(at(&Event::AgentStarted) < at(&Event::AgentStopped), "{text}");
     assert!(at(&Event::AgentStarted).is_some(), "{text}");
+    let driver = |message, more: &[&str]| {
+        Event::Driver(message, more.iter().map(|s| (*s).to_owned()).collect())
+    };
+    assert!(at(&driver(driver::REGISTERED, &["0", "1"])) < at(&Event::AgentStarted), "{text}");
+    assert!(text.contains("registered device at major 0, nmp count is 1"), "{text}");
+    assert!(at(&driver(driver::UNREGISTERED, &[])) < at(&Event::AgentStopped), "{text}");
+    assert!(text.contains("unregister blkdev successfully."), "{text}");
+    let broken = Event::ResourceFailed("md2".to_owned());
+    assert!(at(&broken) < at(&Event::AgentStarted) && at(&broken).is_some(), "{text}");
 }
 
 async fn start_fails(config: Config) -> StartError {
@@ -155,6 +165,7 @@ async fn an_unclean_stop_is_said() {
     assert!(!clean.expect("started"));
     log.join().expect("delivered");
     assert!(alerts(dir.path()).contains(&Event::AgentStopFailed.to_string()));
+    assert!(alerts(dir.path()).contains("ERROR:MOUNT PORT is opened"), "what is still open");
 }
 
 /// The clients of a dead driver hang as long as its process lives.
@@ -171,4 +182,5 @@ async fn the_agent_ends_with_a_driver() {
     assert!(!clean.expect("started"));
     log.join().expect("delivered");
     assert!(alerts(dir.path()).contains(&Event::AgentStopFailed.to_string()));
+    assert!(alerts(dir.path()).contains("NMP1 driver ended(the ring is broken)."));
 }
