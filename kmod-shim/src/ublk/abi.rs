@@ -57,7 +57,9 @@ const fn ioc(direction: u32, number: u8, bytes: u32) -> u32 {
 /// The number of an admin command as newer kernels (6.4) want it.
 pub(crate) const fn ctrl_op(number: u8) -> u32 {
     match number {
-        ctrl::GET_DEV_INFO | ctrl::GET_FEATURES | ctrl::GET_PARAMS => ioc(IOC_READ, number, CTRL_CMD_BYTES),
+        ctrl::GET_DEV_INFO | ctrl::GET_FEATURES | ctrl::GET_PARAMS => {
+            ioc(IOC_READ, number, CTRL_CMD_BYTES)
+        }
         _ => ioc(IOC_READ | IOC_WRITE, number, CTRL_CMD_BYTES),
     }
 }

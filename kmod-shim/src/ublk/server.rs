@@ -121,11 +121,7 @@ impl UblkServer {
     }
 
     /// Does an admin command that waits for this very server, on a thread.
-    fn aside(
-        &self,
-        name: &str,
-        work: impl FnOnce() -> Word + Send + 'static,
-    ) -> io::Result<()> {
+    fn aside(&self, name: &str, work: impl FnOnce() -> Word + Send + 'static) -> io::Result<()> {
         let (bell, words) = (self.bell.clone(), self.words.0.clone());
         let thread = std::thread::Builder::new().name(format!("ublk-{name}-{}", self.spec.number));
         thread.spawn(move || {
@@ -192,7 +188,8 @@ impl UblkServer {
         if taken && self.requests.is_empty() {
             self.failed = true;
             let e = io::Error::from_raw_os_error(-result);
-            self.complaints.push_back(format!("{} was stopped by somebody else ({e})", self.name()));
+            self.complaints
+                .push_back(format!("{} was stopped by somebody else ({e})", self.name()));
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod offers;
 pub mod process;
 mod statefile;
 pub mod survivor;
+pub mod watchdog;
 
 pub use carrier::{Carrier, CarrierConfig, CarrierKind};
 pub use command::Runner;

@@ -97,12 +97,26 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
     Verdict::Adopt
 }
 
+/// Whether users of a recorded device may be waiting for a server. One that has been taken over,
+/// but not to the end, counts.
+#[must_use]
+pub fn waits(facts: &Facts<'_>) -> bool {
+    let ours = |d: &DeviceInfo| facts.record.boot_id == facts.boot && d.mark == facts.record.mark;
+    facts.device.filter(ours).is_some_and(|device| match device.state {
+        DeviceState::Quiesced => true,
+        DeviceState::Live => !facts.server_runs && device.survives,
+        _ => false,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn record() -> DeviceRecord {
-        DeviceRecord { mark: 7, size: 1 << 30, block: 512, ..DeviceRecord::sample() }
+        let mut record = DeviceRecord::sample();
+        (record.mark, record.size, record.block) = (7, 1 << 30, 512);
+        record
     }
 
     fn device() -> DeviceInfo {
@@ -118,6 +132,10 @@ mod tests {
     }
 
     fn with(change: impl FnOnce(&mut Facts<'_>)) -> Verdict {
+        changed(change, judge)
+    }
+
+    fn changed<T>(change: impl FnOnce(&mut Facts<'_>), ask: impl FnOnce(&Facts<'_>) -> T) -> T {
         let record = record();
         let mut facts = Facts {
             record: &record,
@@ -128,7 +146,7 @@ mod tests {
             mirror: Some((1 << 30, 512)),
         };
         change(&mut facts);
-        judge(&facts)
+        ask(&facts)
     }
 
     fn device_with(change: impl FnOnce(&mut DeviceInfo)) -> Verdict {
@@ -175,5 +193,25 @@ mod tests {
         assert_eq!(device_with(|d| d.size += 512), discard(Why::OtherSize));
         assert_eq!(device_with(|d| d.block = 4096), discard(Why::OtherSize));
         assert_eq!(with(|f| f.mirror = Some((1 << 20, 512))), discard(Why::OtherSize));
+    }
+
+    #[test]
+    fn who_waits_for_a_server() {
+        let waits_with = |state, server_runs, mark| {
+            let device = DeviceInfo { state, mark, ..device() };
+            let change = |f: &mut Facts<'_>| {
+                (f.device, f.server_runs) = (Some(device), server_runs);
+            };
+            changed(change, waits)
+        };
+        assert!(waits_with(DeviceState::Quiesced, false, 7));
+        // An agent that has begun to take over and hangs.
+        assert!(waits_with(DeviceState::Quiesced, true, 7));
+        assert!(waits_with(DeviceState::Live, false, 7));
+        assert!(!waits_with(DeviceState::Live, true, 7));
+        assert!(!waits_with(DeviceState::Dead, false, 7));
+        assert!(!waits_with(DeviceState::Quiesced, false, 8));
+        assert!(!changed(|f| f.boot = "another", waits));
+        assert!(!changed(|f| f.device = None, waits));
     }
 }

@@ -9,7 +9,7 @@ mod judge;
 mod record;
 mod vigil;
 
-pub use judge::{Facts, Verdict, Why, judge};
+pub use judge::{Facts, Verdict, Why, judge, waits};
 pub use record::{DeviceRecord, Wanted};
 pub use vigil::{Patience, Vigil};
 
@@ -41,10 +41,22 @@ pub fn look(
     configured: bool,
     mirror: Option<(u64, u32)>,
 ) -> Result<Verdict, HostError> {
+    with_facts(record, |facts| judge(&Facts { configured, mirror, ..*facts }))
+}
+
+/// Whether users of a recorded device may be waiting for a server now.
+///
+/// # Errors
+/// Code 30: the kernel does not say.
+pub fn is_waiting(record: &DeviceRecord) -> Result<bool, HostError> {
+    with_facts(record, waits)
+}
+
+fn with_facts<T>(record: &DeviceRecord, ask: impl FnOnce(&Facts<'_>) -> T) -> Result<T, HostError> {
     let boot = boot_id().map_err(HostError::system("boot id"))?;
     let device = device_of(record, &boot)?;
     let server_runs = record.server_runs();
-    Ok(judge(&Facts { record, boot: &boot, device, server_runs, configured, mirror }))
+    Ok(ask(&Facts { record, boot: &boot, device, server_runs, configured: true, mirror: None }))
 }
 
 fn device_of(record: &DeviceRecord, boot: &str) -> Result<Option<DeviceInfo>, HostError> {

@@ -78,6 +78,12 @@ impl DeviceRecord {
         })
     }
 
+    /// The same device, served by this process.
+    #[must_use]
+    pub fn now_ours(self, patience: Duration) -> Self {
+        Self { server: Process::own(), patience_s: patience.as_secs(), ..self }
+    }
+
     /// Where the record of `mirror` is kept.
     #[must_use]
     pub fn file(run_dir: &Path, mirror: &str) -> PathBuf {
@@ -178,8 +184,11 @@ mod tests {
         fs::write(dir.path().join("md1.carrier"), b"other").expect("is written");
         assert_eq!(DeviceRecord::load(dir.path(), "md1").expect("is read").as_ref(), Some(&one));
         assert!(one.server_runs() && !two.server_runs());
-        let mut all: Vec<_> =
-            DeviceRecord::all(dir.path()).expect("reads").into_iter().map(|r| r.expect("good")).collect();
+        let mut all: Vec<_> = DeviceRecord::all(dir.path())
+            .expect("reads")
+            .into_iter()
+            .map(|r| r.expect("good"))
+            .collect();
         all.sort_by_key(|r| r.mirror.clone());
         assert_eq!(all, [two, one.clone()]);
         one.forget(dir.path()).expect("is removed");

@@ -1,6 +1,5 @@
 //! How long a device may be without a server. No I/O and no clock here.
 
-use super::judge::{Verdict, Why};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -22,18 +21,16 @@ pub struct Vigil {
 }
 
 impl Vigil {
-    /// Looks at the device of `mirror` at `now` (from any fixed point on). `verdict` is judged as
-    /// if its mirror were configured. With a `patience` of zero it waits for ever.
+    /// Looks at the device of `mirror`, which waits for a server or not, at `now` (from any fixed
+    /// point on). With a `patience` of zero it may wait for ever.
     pub fn look(
         &mut self,
         mirror: &str,
-        verdict: Verdict,
+        waits: bool,
         patience: Duration,
         now: Duration,
     ) -> Patience {
-        // A device of another size waits no less; one that never started or was stopped has
-        // nobody waiting.
-        if !matches!(verdict, Verdict::Adopt | Verdict::Discard(Why::OtherSize)) {
+        if !waits {
             self.since.remove(mirror);
             return Patience::Fine;
         }
@@ -56,23 +53,23 @@ mod tests {
     #[test]
     fn a_device_without_a_server_is_given_up_after_its_time() {
         let mut vigil = Vigil::default();
-        let mut at = |verdict, now| vigil.look("md1", verdict, S(60), S(now));
-        assert_eq!(at(Verdict::Served, 0), Patience::Fine);
-        assert_eq!(at(Verdict::Adopt, 100), Patience::Waits(S(0)));
-        assert_eq!(at(Verdict::Adopt, 159), Patience::Waits(S(59)));
+        let mut at = |waits, now| vigil.look("md1", waits, S(60), S(now));
+        assert_eq!(at(false, 0), Patience::Fine);
+        assert_eq!(at(true, 100), Patience::Waits(S(0)));
+        assert_eq!(at(true, 159), Patience::Waits(S(59)));
         // A new agent: the next death begins anew.
-        assert_eq!(at(Verdict::Served, 159), Patience::Fine);
-        assert_eq!(at(Verdict::Adopt, 161), Patience::Waits(S(0)));
-        assert_eq!(at(Verdict::Discard(Why::OtherSize), 221), Patience::Over(S(60)));
-        assert_eq!(at(Verdict::Gone(Why::NoDevice), 222), Patience::Fine);
+        assert_eq!(at(false, 159), Patience::Fine);
+        assert_eq!(at(true, 161), Patience::Waits(S(0)));
+        assert_eq!(at(true, 221), Patience::Over(S(60)));
+        assert_eq!(at(false, 222), Patience::Fine);
     }
 
     #[test]
     fn each_mirror_has_its_own_time_and_zero_is_for_ever() {
         let mut vigil = Vigil::default();
-        assert_eq!(vigil.look("a", Verdict::Adopt, S(0), S(0)), Patience::Waits(S(0)));
-        assert_eq!(vigil.look("b", Verdict::Adopt, S(5), S(3)), Patience::Waits(S(0)));
-        assert_eq!(vigil.look("b", Verdict::Adopt, S(5), S(8)), Patience::Over(S(5)));
-        assert_eq!(vigil.look("a", Verdict::Adopt, S(0), S(9999)), Patience::Waits(S(9999)));
+        assert_eq!(vigil.look("a", true, S(0), S(0)), Patience::Waits(S(0)));
+        assert_eq!(vigil.look("b", true, S(5), S(3)), Patience::Waits(S(0)));
+        assert_eq!(vigil.look("b", true, S(5), S(8)), Patience::Over(S(5)));
+        assert_eq!(vigil.look("a", true, S(0), S(9999)), Patience::Waits(S(9999)));
     }
 }
