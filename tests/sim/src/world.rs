@@ -527,7 +527,9 @@ impl World {
             return;
         };
         self.nodes[node].orders.remove(&id);
-        let judged = !self.oracle.overruled[node] && !self.oracle.lone[1 - node];
+        // A device that outlived its agent may show what a peer that took over has replaced.
+        let outrun = self.nodes[node].device && self.oracle.lone[1 - node];
+        let judged = !self.oracle.overruled[node] && !outrun;
         match (op, result) {
             (AppOp::Write(stamp, durable), Ok(_)) => {
                 if self.options.watch.is_some() {

@@ -79,7 +79,7 @@ finds! {
     dirty_at_start: DirtyAtStart in everything(), 200;
     break_record: BreakRecord in crashes(), 40;
     flush_alone: FlushAlone in everything(), 900;
-    inconsistent_first: InconsistentFirst in hard_crashes(), 700;
+    inconsistent_first: InconsistentFirst in hard_crashes(), 2000;
     flush_copied: FlushCopied in everything(), 40;
     card_freezes: CardFreezes in crashes(), 3000;
     flush_both: FlushBoth in crashes(), 20;
@@ -99,9 +99,8 @@ finds! {
     force_flushes: ForceFlushes in forces(), 700;
     may_hold: MayHold in forces(), 700;
     settle_incomplete: SettleIncomplete in bad_disks(), 700;
-    resume_active: ResumeActive in false_claims(), 400;
-    resume_boot: ResumeBoot in false_claims(), 400;
-    resume_yields: ResumeYields in survivors(), 400;
-    resume_unflushed: ResumeUnflushed in survivors(), 3000;
-    resume_reads: ResumeReads in survivors(), 3000;
+    resume_active: ResumeActive in false_claims(), 60;
+    resume_boot: ResumeBoot in false_claims(), 200;
+    resume_yields: ResumeYields in survivors(), 40;
+    resume_unflushed: ResumeUnflushed in survivors(), 300;
 }
