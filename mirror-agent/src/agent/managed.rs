@@ -303,12 +303,15 @@ impl Managed {
         }
     }
 
-    /// The core serves nothing any more, though nobody has deactivated: nothing may hang.
-    pub(super) async fn device_failed(&self) {
+    /// The device fails. If the core gave the mirror up by itself, nobody will deactivate it: it is
+    /// taken down, so that nothing hangs. Gives whether the mirror is inactive.
+    pub(super) async fn device_failed(&self) -> bool {
         let mut stage = self.stage.lock().await;
-        if stage.front_end && self.is_active().await == Some(false) {
+        let inactive = self.is_active().await == Some(false);
+        if inactive && stage.front_end {
             self.drop_device(&mut stage).await;
         }
+        inactive
     }
 
     /// Takes everything down, also what is in use.

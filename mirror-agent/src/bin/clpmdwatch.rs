@@ -5,7 +5,7 @@ use mirror_agent::config::{self, Config};
 use mirror_agent::host::watchdog::{GivenUp, Watch};
 use mirror_agent::messages::{Event, EventLog, Sinks, driver};
 use nix::sys::mman::{MlockAllFlags, mlockall};
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,7 +33,11 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
     match watch(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -24,6 +24,9 @@ use std::time::Duration;
 
 pub use stale::Cleared;
 
+/// Further looks at a device of the kernel's that is still in use.
+const CLOSE_RETRIES: u32 = 3;
+
 /// What carries the requests of applications to the mirror's socket.
 ///
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -160,7 +163,7 @@ impl Carrier {
         match self {
             Self::SocketOnly => Ok(()),
             Self::NbdFuse(carrier) => carrier.close().await,
-            Self::Kernel(carrier) => carrier.close(),
+            Self::Kernel(carrier) => carrier.close(CLOSE_RETRIES).await,
         }
     }
 }

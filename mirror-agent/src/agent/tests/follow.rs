@@ -158,7 +158,7 @@ async fn a_device_of_an_inactive_mirror_that_fails_is_taken_down() {
     lab.agent.activate(&lab.mirror, How::default()).await.expect("activated");
     lab.fake.journal.take();
     // Active: whoever deactivates it closes it.
-    lab.mirror.device_failed().await;
+    assert!(!lab.mirror.device_failed().await);
     assert!(!lab.fake.journal.contains("discard"));
     lab.fake.set_active(false);
     let _tasks = started(&lab).await;

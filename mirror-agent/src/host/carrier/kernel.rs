@@ -3,9 +3,16 @@
 use super::CarrierConfig;
 use super::link;
 use crate::host::error::HostError;
+use crate::host::holders;
+use crate::host::mounts::{self, DevNo};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Pause between two looks at a device that is in use.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// A kernel device under the mirror's name.
 #[derive(Debug)]
@@ -40,8 +47,39 @@ impl KernelDevice {
         &self.device
     }
 
-    /// Takes the name away; the device goes with its front end.
-    pub(super) fn close(&self) -> Result<(), HostError> {
+    /// Takes the name away; the device goes with its front end. One that is in use stays: the
+    /// kernel removes it only when its last user goes.
+    pub(super) async fn close(&self, retries: u32) -> Result<(), HostError> {
+        for _ in 0..retries {
+            if self.user().is_none() {
+                break;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+        if let Some(user) = self.user() {
+            return Err(HostError::Command(format!("close of {}: {user}", self.node.display())));
+        }
+        self.remove_name()
+    }
+
+    fn user(&self) -> Option<String> {
+        let dev = DevNo::from_stat(fs::metadata(&self.node).ok()?.rdev());
+        let table = mounts::current().ok()?;
+        let names: &[&Path] = &[&self.node, &self.device];
+        if let Some(mount) = mounts::of_device(&table, dev, names).last() {
+            return Some(format!("mounted on {}", mount.point.display()));
+        }
+        let users = holders::of_device(&self.node);
+        let first = users.first()?;
+        Some(format!(
+            "open in {} process(es), {} ({}) among them",
+            users.len(),
+            first.pid,
+            first.name
+        ))
+    }
+
+    fn remove_name(&self) -> Result<(), HostError> {
         if fs::read_link(&self.device).is_ok_and(|target| target == self.node) {
             fs::remove_file(&self.device)
                 .map_err(HostError::system(format!("device name {}", self.device.display())))?;

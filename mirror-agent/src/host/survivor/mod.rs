@@ -24,8 +24,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// For the driver to forget a device whose server is gone.
-const REMOVE_LIMIT: Duration = Duration::from_secs(20);
+/// For the driver to forget a device whose server is gone; longer only while somebody has it open.
+const REMOVE_LIMIT: Duration = Duration::from_secs(3);
 /// Mirror n has the first free device of 1000 + n, 1256 + n, ...: out of the way of the numbers
 /// that the driver gives out, and different for all mirrors (n is at most 255).
 const FIRST_NUMBER: u32 = 1000;
@@ -90,19 +90,34 @@ fn candidates(nmp: u32) -> impl Iterator<Item = u32> {
     (0..ATTEMPTS).map(move |i| FIRST_NUMBER + nmp + i * STEP)
 }
 
-/// Gives a device up: whoever waits on it gets errors, and it goes when its last user does. Its
-/// record stays, so that the next agent clears the mounts away. Waits for the driver.
+/// Gives a device up: whoever waits on it gets errors. Its record stays: the next agent clears the
+/// mounts away and removes the device. Waits for the driver.
 ///
 /// # Errors
-/// Code 30: the driver's; it is stopped if only its removal failed.
+/// Code 30: the driver's.
 pub fn give_up(record: &DeviceRecord) -> Result<(), HostError> {
     let path = ublk::device_path(record.number);
-    let failed = |what| HostError::system(format!("{what} of {}", path.display()));
-    ublk::stop(record.number).map_err(failed("stop"))?;
-    if record.server_runs() {
-        return Ok(()); // its server removes it
+    ublk::stop(record.number).map_err(HostError::system(format!("stop of {}", path.display())))
+}
+
+fn remove(record: &DeviceRecord) -> Result<(), HostError> {
+    let path = ublk::device_path(record.number);
+    match ublk::remove(record.number, REMOVE_LIMIT) {
+        Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+            tracing::warn!("{}: goes when its last user does", path.display());
+            Ok(())
+        }
+        other => other.map_err(HostError::system(format!("removal of {}", path.display()))),
     }
-    ublk::remove(record.number, REMOVE_LIMIT).map_err(failed("removal"))
+}
+
+async fn aside(
+    record: &DeviceRecord,
+    work: impl FnOnce(&DeviceRecord) -> Result<(), HostError> + Send + 'static,
+) -> Result<(), HostError> {
+    let record = record.clone();
+    let ended = tokio::task::spawn_blocking(move || work(&record)).await;
+    ended.map_err(|e| HostError::system("thread")(io::Error::other(e)))?
 }
 
 /// Takes down all that is left of a recorded device: the device if it is still ours, what is
@@ -119,14 +134,17 @@ pub async fn take_down(
 ) -> Result<Vec<PathBuf>, HostError> {
     // A file system knows its device by this number, also when the device is gone.
     let dev = dev_of(record, verdict);
-    if matches!(verdict, Verdict::Discard(_) | Verdict::Adopt) {
+    let there = matches!(verdict, Verdict::Discard(_) | Verdict::Adopt);
+    if there {
         // First: what waits on the device would keep its mounts from going.
-        let record = record.clone();
-        let given_up = tokio::task::spawn_blocking(move || give_up(&record)).await;
-        given_up.map_err(|e| HostError::system("thread")(io::Error::other(e)))??;
+        aside(record, give_up).await?;
     }
     let unmounted = unmount(record, verdict, dev, runner, limit).await?;
     remove_name(record)?;
+    if there {
+        // Last: it waits for all that has the device open.
+        aside(record, remove).await?;
+    }
     record.forget(run_dir)?;
     Ok(unmounted)
 }
