@@ -48,6 +48,8 @@ pair() {
     start 1
     start 2
     soon "the mirror is constructed" both_normal
+    # Its file system is made after that.
+    soon "and can be used" logged 1 "md1 is constructed. Next"
 }
 
 configure() {

@@ -166,6 +166,17 @@ impl UblkServer {
         Some(Request { id, op, extent, fua: desc.fua })
     }
 
+    /// The second order to stop: what the core still owes is not waited for, nor are users of a
+    /// device that is gone for everybody else.
+    fn hurry(&mut self, ring: &mut dyn Submitter) {
+        self.fail(ring);
+        if matches!(self.closing, Closing::Removing) {
+            self.complaints.push_back(format!("{} goes when its last user does", self.name()));
+            self.closing = Closing::Gone;
+            self.bell = None;
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.queue.as_ref().is_none_or(|q| q.with_driver() == 0)
     }
@@ -299,8 +310,7 @@ impl FrontEnd for UblkServer {
 
     fn stop(&mut self, ring: &mut dyn Submitter) {
         if !matches!(self.closing, Closing::No) {
-            // The second time: what the core still owes is not waited for.
-            self.fail(ring);
+            self.hurry(ring);
             return;
         }
         let (closed, is_closed) = channel();
