@@ -191,6 +191,17 @@ fn a_resumed_side_gives_way_to_a_later_activation() {
     assert!(first.is_active());
 }
 
+#[test]
+fn a_resumed_side_does_not_give_way_to_another_mirror() {
+    let mut first = resumed(orphaned());
+    first.connect();
+    let mut card = theirs();
+    card.active = true;
+    card.record.mirror = Id16([1; 16]);
+    first.agree_with(card);
+    assert!(first.is_active());
+}
+
 /// A peer that has gone on alone says so over another path: it would not if this side were known
 /// to be active.
 #[test]
