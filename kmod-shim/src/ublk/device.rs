@@ -6,6 +6,7 @@ use nix::libc;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -138,13 +139,24 @@ pub fn stop(number: u32) -> io::Result<()> {
     Admin::open()?.stop(number)
 }
 
-/// Removes a device whose server is gone, after [`stop`]. Waits up to `limit` until nothing has
-/// its server's end open.
+/// Whether a file system (also one that was unmounted lazily) or another device holds it.
+#[must_use]
+pub fn is_claimed(number: u32) -> bool {
+    let claim = File::options().read(true).custom_flags(libc::O_EXCL).open(device_path(number));
+    claim.is_err_and(|e| e.raw_os_error() == Some(libc::EBUSY))
+}
+
+/// Removes a device whose server is gone, after [`stop`]. Waits up to `limit` until nothing has it
+/// open. `is_used`: somebody may have.
 ///
 /// # Errors
-/// The driver's, or the wait was too long: then the device goes as soon as it can.
-pub fn remove(number: u32, limit: Duration) -> io::Result<()> {
+/// The driver's; `TimedOut`: the device goes with its last user; `ResourceBusy`: it stays, since the
+/// driver would do nothing else for anybody while it waited for the last user (kernels before 6.4).
+pub fn remove(number: u32, is_used: bool, limit: Duration) -> io::Result<()> {
     let mut admin = Admin::open()?;
+    if is_used && admin.waits_alone() {
+        return Err(stays());
+    }
     let (done, ended) = mpsc::channel();
     let thread = std::thread::Builder::new().name(format!("ublk-remove-{number}"));
     thread.spawn(move || {
@@ -152,6 +164,11 @@ pub fn remove(number: u32, limit: Duration) -> io::Result<()> {
     })?;
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "its server's end is still open");
     ended.recv_timeout(limit).map_err(late)?
+}
+
+pub(super) fn stays() -> io::Error {
+    let what = "it is in use, and this kernel's driver can remove nothing that is";
+    io::Error::new(io::ErrorKind::ResourceBusy, what)
 }
 
 const SURVIVES: u64 = abi::F_USER_RECOVERY | abi::F_USER_RECOVERY_REISSUE;
@@ -194,6 +211,11 @@ impl Admin {
     /// A driver that does not list its features has the old command numbers only.
     pub(super) const fn legacy(&self) -> bool {
         self.features.is_none()
+    }
+
+    /// While a removal waits for the last user of a device, the driver takes no other command.
+    pub(super) const fn waits_alone(&self) -> bool {
+        self.legacy()
     }
 
     fn run(&mut self, command: u8, number: u32, buffer: &mut [u8], data: u64) -> io::Result<()> {

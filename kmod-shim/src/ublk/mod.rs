@@ -18,7 +18,7 @@ mod device;
 mod server;
 
 pub use device::{
-    DeviceInfo, DeviceState, Survival, begin_takeover, device_path, inspect, is_available, remove,
-    stop, survival,
+    DeviceInfo, DeviceState, Survival, begin_takeover, device_path, inspect, is_available,
+    is_claimed, remove, stop, survival,
 };
 pub use server::{UblkServer, UblkSpec};

@@ -1,7 +1,7 @@
 //! The server of one ublk device as a front end.
 
 use super::abi::{IoDesc, IoOp};
-use super::device::{Admin, Geometry, ServerEnd, device_path};
+use super::device::{Admin, Geometry, ServerEnd, device_path, is_claimed, stays};
 use crate::front::FrontEnd;
 use crate::nbd::Export;
 use crate::sys::ublk::Queue;
@@ -314,12 +314,17 @@ impl FrontEnd for UblkServer {
             return;
         }
         let (closed, is_closed) = channel();
-        let number = self.spec.number;
+        let (number, failed) = (self.spec.number, self.failed);
         self.closing = Closing::Stopping(closed);
         let spawned = self.aside("stop", move || {
             Word::Removed(Admin::open().and_then(|mut admin| {
+                // One that fails is taken from its users; they may still be there.
+                let is_used = failed || is_claimed(number);
                 admin.stop(number)?;
                 let _ = is_closed.recv(); // an end that is gone is closed
+                if is_used && admin.waits_alone() {
+                    return Err(stays());
+                }
                 admin.remove(number)
             }))
         });

@@ -15,6 +15,7 @@ pub use vigil::{Patience, Vigil};
 
 use super::command::Runner;
 use super::error::HostError;
+use super::holders;
 use super::mounts::{self, DevNo};
 use super::statefile::boot_id;
 use kmod_shim::ublk::{self, DeviceInfo};
@@ -100,11 +101,11 @@ pub fn give_up(record: &DeviceRecord) -> Result<(), HostError> {
     ublk::stop(record.number).map_err(HostError::system(format!("stop of {}", path.display())))
 }
 
-fn remove(record: &DeviceRecord) -> Result<(), HostError> {
+fn remove(record: &DeviceRecord, is_used: bool) -> Result<(), HostError> {
     let path = ublk::device_path(record.number);
-    match ublk::remove(record.number, REMOVE_LIMIT) {
-        Err(e) if e.kind() == io::ErrorKind::TimedOut => {
-            tracing::warn!("{}: goes when its last user does", path.display());
+    match ublk::remove(record.number, is_used, REMOVE_LIMIT) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::ResourceBusy) => {
+            tracing::warn!("{} is not removed: {e}", path.display());
             Ok(())
         }
         other => other.map_err(HostError::system(format!("removal of {}", path.display()))),
@@ -143,10 +144,11 @@ pub async fn take_down(
     remove_name(record)?;
     if there {
         // Last: it waits for all that has the device open.
-        aside(record, remove).await?;
+        let is_used = unmounted.lazily || is_open(record);
+        aside(record, move |record| remove(record, is_used)).await?;
     }
     record.forget(run_dir)?;
-    Ok(unmounted)
+    Ok(unmounted.points)
 }
 
 fn dev_of(record: &DeviceRecord, verdict: Verdict) -> Option<DevNo> {
@@ -155,21 +157,36 @@ fn dev_of(record: &DeviceRecord, verdict: Verdict) -> Option<DevNo> {
     Some(DevNo::from_stat(found.rdev()))
 }
 
+/// Whether a process has the device open, under its name or after that is gone.
+fn is_open(record: &DeviceRecord) -> bool {
+    let path = ublk::device_path(record.number);
+    let mut gone = path.clone().into_os_string();
+    gone.push(" (deleted)");
+    !holders::of_device(&path).is_empty() || !holders::of_device(Path::new(&gone)).is_empty()
+}
+
+#[derive(Default)]
+struct Unmounted {
+    points: Vec<PathBuf>,
+    /// Somebody was using one of them, and may go on.
+    lazily: bool,
+}
+
 async fn unmount(
     record: &DeviceRecord,
     verdict: Verdict,
     dev: Option<DevNo>,
     runner: &Runner,
     limit: Duration,
-) -> Result<Vec<PathBuf>, HostError> {
+) -> Result<Unmounted, HostError> {
     if verdict == Verdict::Gone(Why::OtherBoot) {
-        return Ok(Vec::new());
+        return Ok(Unmounted::default());
     }
     let path = ublk::device_path(record.number);
     // The device of somebody else may be mounted under the kernel's name.
     let foreign = verdict == Verdict::Gone(Why::Foreign);
     let names: &[&Path] = if foreign { &[&record.link] } else { &[&record.link, &path] };
-    let mut unmounted = Vec::new();
+    let mut unmounted = Unmounted::default();
     let table = mounts::current().map_err(HostError::system("mount table"))?;
     for mount in table.iter().rev() {
         let named = names.iter().any(|n| n.as_os_str() == mount.source);
@@ -186,8 +203,9 @@ async fn unmount(
         if umount().arg(&mount.point).run_ok().await.is_err() {
             // Somebody still holds files of it; they get errors until they let go.
             umount().arg("-l").arg(&mount.point).run_ok().await?;
+            unmounted.lazily = true;
         }
-        unmounted.push(mount.point.clone());
+        unmounted.points.push(mount.point.clone());
     }
     Ok(unmounted)
 }
