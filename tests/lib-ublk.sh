@@ -125,7 +125,7 @@ fio_verify() { # fio_verify WHERE MiB SECONDS OUT [OPTIONS...]
     shift 4
     fio --name=verify --filename="$where" --size="${size}m" --rw=randwrite --bsrange=4k-64k \
         --blockalign=4k --ioengine=libaio --iodepth=8 --direct=1 --verify=crc32c --verify_fatal=1 \
-        --do_verify=1 --time_based --runtime="$seconds" --fsync=64 --output-format=json "$@" >"$out" 2>"$out.err"
+        --do_verify=1 --verify_state_save=0 --time_based --runtime="$seconds" --fsync=64 --output-format=json "$@" >"$out" 2>"$out.err"
 }
 longest_ms() { sed -n '/^{/,$p' "$1" | jq '[.jobs[] | .write.clat_ns.max, .read.clat_ns.max, (.sync.lat_ns.max // 0)] | max / 1e6 | floor'; }
 
