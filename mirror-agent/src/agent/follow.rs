@@ -62,7 +62,18 @@ async fn driver_events(
             DriverEvent::DeviceFailed => {
                 mirror.history.note("the device fails all requests since then", None);
                 agent.events.log(Event::driver(driver::FAILED, mirror.config.nmp, &[]));
-                tracing::error!("Next: clpmdctrl --deactive {}", mirror.config.name);
+                let failed = Arc::clone(&mirror);
+                own.spawn(async move {
+                    let what = if failed.device_failed().await {
+                        "clpmdstat --mirror"
+                    } else {
+                        "clpmdctrl --deactive"
+                    };
+                    tracing::error!("Next: {what} {}", failed.config.name);
+                });
+            }
+            DriverEvent::FrontEnd(what) => {
+                agent.events.log(Event::driver(driver::FRONT_END, mirror.config.nmp, &[&what]));
             }
             DriverEvent::Ended(why) => {
                 agent.events.log(Event::driver(driver::ENDED, mirror.config.nmp, &[&why]));

@@ -32,6 +32,9 @@ pub fn check_state_file(bytes: &[u8]) -> std::io::Result<()> {
     state::State::parse(bytes).map(drop)
 }
 
+/// Further looks at a device of the kernel's that is still in use.
+const CLOSE_RETRIES: u32 = 3;
+
 /// What carries the requests of applications to the mirror's socket.
 ///
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -39,11 +42,8 @@ pub enum CarrierKind {
     /// `nbdfuse` and a loop device; for kernels that have neither ublk nor nbd.
     #[default]
     NbdFuse,
-    /// None: the kernel's ublk driver makes the device of this number.
-    Ublk {
-        /// Number n of `/dev/ublkb<n>`.
-        number: u32,
-    },
+    /// None: the kernel's ublk driver makes the device.
+    Ublk,
     /// None: NBD clients use the socket themselves, and there is no file system to mount.
     SocketOnly,
 }
@@ -136,7 +136,7 @@ impl Carrier {
         config.check()?;
         match config.kind {
             CarrierKind::SocketOnly => Ok(Self::SocketOnly),
-            CarrierKind::Ublk { .. } => KernelDevice::open(config, socket).await.map(Self::Kernel),
+            CarrierKind::Ublk => KernelDevice::open(config, socket).map(Self::Kernel),
             CarrierKind::NbdFuse => {
                 NbdFuse::open(config, runner, socket, export).await.map(|c| Self::NbdFuse(c.into()))
             }
@@ -171,7 +171,7 @@ impl Carrier {
         match self {
             Self::SocketOnly => Ok(()),
             Self::NbdFuse(carrier) => carrier.close().await,
-            Self::Kernel(carrier) => carrier.close(),
+            Self::Kernel(carrier) => carrier.close(CLOSE_RETRIES).await,
         }
     }
 }
@@ -184,9 +184,6 @@ impl Carrier {
 /// Code 30 if the state file or the mount table cannot be read; 89 if something of ours resists.
 pub async fn clear_stale(config: &CarrierConfig, runner: &Runner) -> Result<Cleared, HostError> {
     config.check()?;
-    if let CarrierKind::Ublk { number } = config.kind {
-        kernel::clear(config, number, runner).await?;
-    }
     stale::clear(config, runner).await
 }
 

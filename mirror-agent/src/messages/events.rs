@@ -120,6 +120,12 @@ pub mod driver {
     pub const RESUMED: DriverMessage = DriverMessage(206);
     /// The device of an earlier agent fails all I/O; why.
     pub const NOT_RESUMED: DriverMessage = DriverMessage(207);
+    /// Something is wrong with the block device of the kernel's; what.
+    pub const FRONT_END: DriverMessage = DriverMessage(208);
+    /// The device was stopped, since no agent came back; why.
+    pub const GIVEN_UP: DriverMessage = DriverMessage(209);
+    /// The agent ends and leaves the device to its successor.
+    pub const LEFT: DriverMessage = DriverMessage(210);
     /// The driver ended by itself; why.
     pub const ENDED: DriverMessage = DriverMessage(203);
     /// A session opened; the row of the direction table.

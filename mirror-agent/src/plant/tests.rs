@@ -50,7 +50,7 @@ fn a_port_that_is_taken_is_told() {
     let switches = [("liscal".to_owned(), to)].into();
     let sinks = Sinks { alert: Some(alert), switches, ..Sinks::default() };
     let (events, thread) = EventLog::start(sinks).expect("thread");
-    let failed = start(&config, &config.mirrors[0], &secret, &events);
+    let failed = start(&config, &config.mirrors[0], (&secret, &events), None);
     assert!(failed.is_err(), "the port is taken");
     drop(events);
     thread.join().expect("delivered");

@@ -10,6 +10,7 @@ use crate::messages::{ActivateReason, DeactivateReason, Event, driver, later};
 use mirror_core::command::Refusal;
 use mirror_core::io::Notice;
 use mirror_core::status::{CopyKind, LinkStatus};
+use mirror_core::units::SessionNo;
 use std::sync::Arc;
 
 const DEV: &str = "/dev/NMP1";
@@ -208,8 +209,24 @@ async fn a_separation_is_told_whether_done_or_refused() {
     assert!(refused.next.contains("--rwait md1"), "{}", refused.next);
     let reason = "A mirror recovery is in progress.";
     let want = [
-        Event::later(later::ISOLATED, &[&"md1"]),
-        Event::later(later::ISOLATE_FAILED, &[&reason, &DEV]),
+        Event::later(later::ISOLATED, &["md1"]),
+        Event::later(later::ISOLATE_FAILED, &[reason, DEV]),
     ];
     assert_eq!(lab.events(), lines(&want));
+}
+
+#[tokio::test]
+async fn a_fault_of_the_kernels_device_is_told() {
+    let lab = lab_with_driver_log("").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    let events = take_events(&lab.fake);
+    follow::start(&lab.agent, &lab.mirror, events, &mut tasks).await;
+    let fault = DriverEvent::FrontEnd("it is gone".to_owned());
+    lab.fake.events.send(fault).await.expect("the agent listens");
+    let last = DriverEvent::TellPeerBehind(SessionNo(1));
+    lab.fake.events.send(last).await.expect("so that the first one is done with");
+    until("it is handled", || lab.fake.events.capacity() == lab.fake.events.max_capacity()).await;
+    tasks.shutdown().await;
+    drop(tasks);
+    assert_eq!(lab.events(), lines(&[Event::driver(driver::FRONT_END, 1, &["it is gone"])]));
 }

@@ -2,18 +2,17 @@
 
 use super::CarrierConfig;
 use super::link;
-use crate::host::command::Runner;
 use crate::host::error::HostError;
-use crate::host::mounts;
-use kmod_shim::ublk::device_path;
+use crate::host::holders;
+use crate::host::mounts::{self, DevNo};
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
 
-const POLL: Duration = Duration::from_millis(20);
+/// Pause between two looks at a device that is in use.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// A kernel device under the mirror's name.
 #[derive(Debug)]
@@ -25,25 +24,12 @@ pub struct KernelDevice {
 }
 
 impl KernelDevice {
-    /// Waits for `device` to answer and gives it its name.
-    pub(super) async fn open(config: &CarrierConfig, device: &Path) -> Result<Self, HostError> {
+    /// Gives `device`, which is served, its name; one that has it keeps it.
+    pub(super) fn open(config: &CarrierConfig, device: &Path) -> Result<Self, HostError> {
         let opened = Self { device: config.device(), node: device.to_owned() };
-        opened.wait(config.ready_limit).await?;
         opened.check_name()?;
         link::replace(&opened.device, device)?;
         Ok(opened)
-    }
-
-    async fn wait(&self, limit: Duration) -> Result<(), HostError> {
-        let end = Instant::now() + limit;
-        while !is_served(&self.node) {
-            if Instant::now() >= end {
-                let command = format!("the start of {}", self.node.display());
-                return Err(HostError::Timeout { command, limit });
-            }
-            sleep(POLL).await;
-        }
-        Ok(())
     }
 
     /// The name is free, ours already, or leads to a device that is gone.
@@ -61,39 +47,43 @@ impl KernelDevice {
         &self.device
     }
 
-    /// Takes the name away; the device goes with its front end.
-    pub(super) fn close(&self) -> Result<(), HostError> {
+    /// Takes the name away; the device goes with its front end. One that is in use stays: the
+    /// kernel removes it only when its last user goes.
+    pub(super) async fn close(&self, retries: u32) -> Result<(), HostError> {
+        for _ in 0..retries {
+            if self.user().is_none() {
+                break;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+        if let Some(user) = self.user() {
+            return Err(HostError::Command(format!("close of {}: {user}", self.node.display())));
+        }
+        self.remove_name()
+    }
+
+    fn user(&self) -> Option<String> {
+        let dev = DevNo::from_stat(fs::metadata(&self.node).ok()?.rdev());
+        let table = mounts::current().ok()?;
+        let names: &[&Path] = &[&self.node, &self.device];
+        if let Some(mount) = mounts::of_device(&table, dev, names).last() {
+            return Some(format!("mounted on {}", mount.point.display()));
+        }
+        let users = holders::of_device(&self.node);
+        let first = users.first()?;
+        Some(format!(
+            "open in {} process(es), {} ({}) among them",
+            users.len(),
+            first.pid,
+            first.name
+        ))
+    }
+
+    fn remove_name(&self) -> Result<(), HostError> {
         if fs::read_link(&self.device).is_ok_and(|target| target == self.node) {
             fs::remove_file(&self.device)
                 .map_err(HostError::system(format!("device name {}", self.device.display())))?;
         }
         Ok(())
     }
-}
-
-fn is_served(device: &Path) -> bool {
-    fs::metadata(device).is_ok_and(|m| m.file_type().is_block_device())
-        && fs::File::open(device).is_ok()
-}
-
-/// Unmounts what a predecessor's device, which died with it, is still mounted as.
-pub(super) async fn clear(
-    config: &CarrierConfig,
-    number: u32,
-    runner: &Runner,
-) -> Result<(), HostError> {
-    let (name, device) = (config.device(), device_path(number));
-    let mounts = mounts::current().map_err(HostError::system("mount table"))?;
-    for mount in mounts.iter().rev() {
-        if Path::new(&mount.source) != name && Path::new(&mount.source) != device {
-            continue;
-        }
-        let umount = || runner.command("umount", config.command_limit);
-        if umount().arg(&mount.point).run_ok().await.is_err() {
-            // Somebody still holds files of it; they get errors until they let go.
-            umount().arg("-l").arg(&mount.point).run_ok().await?;
-        }
-        tracing::warn!("{}: unmounted, its device had died", mount.point.display());
-    }
-    Ok(())
 }

@@ -586,4 +586,25 @@ pub(super) static ROWS: &[Message] = &[
         "An agent found the device of its predecessor alive, but may not serve it. %2 says why: the device fails all I/O.",
         "`clpmdstat --explain MD`; `clpmdctrl --deactive MD` closes the device.",
     ),
+    own(
+        208,
+        Error,
+        "NMP%1 block device error(%2).",
+        "The kernel's block device could not be made, started or removed. %2 says what.",
+        "`clpmdagent --check` says what the kernel lacks, and which command would help.",
+    ),
+    own(
+        209,
+        Error,
+        "NMP%1 was stopped, all I/O on it fails(%2).",
+        "No agent came back to the device within agent_timeout, or it belongs to no mirror any more.",
+        "End what uses the device and unmount it; start the agent.",
+    ),
+    own(
+        210,
+        Info,
+        "NMP%1 waits for the next agent.",
+        "The agent ends and leaves the device to its successor; its users wait.",
+        "`systemctl start clusterpro_md`, if it does not start by itself.",
+    ),
 ];
