@@ -1,0 +1,178 @@
+"""The servers' first and only file system: busybox, programs with their libraries, kernel modules,
+in one archive that the kernel unpacks into memory."""
+
+import hashlib
+import lzma
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+
+from . import host
+
+# Drivers of the machine itself, then what scenarios ask for.
+BOOT_MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng"]
+MODULES = [*BOOT_MODULES, "ublk_drv", "nbd", "sch_netem", "softdog", "loop", "drbd", "dm_mod", "dm_flakey"]
+# Of this machine, with their libraries: program = package that has it.
+PROGRAMS = {"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "tc": "iproute2", "sqlite3": "sqlite3",
+            "blkid": "util-linux", "mount": "mount", "umount": "mount", "fio": "fio"}
+# Other names of them.
+LINKS = {"mkfs.ext4": "mke2fs", "fsck.ext4": "e2fsck", "fsck": "e2fsck"}
+OURS = ["clpmdagent", "clpmdstat", "clpmdctrl", "clpmdinit", "clpmdchng", "lab-load"]
+
+
+class Archive:
+    """An archive in the format that the kernel takes (cpio, newc)."""
+
+    def __init__(self):
+        self.parts, self.names = [], set()
+
+    def _entry(self, name, mode, data=b"", rdev=(0, 0)):
+        if name in self.names:
+            return
+        parent = os.path.dirname(name)
+        if parent and parent not in self.names:
+            self.folder(parent)
+        self.names.add(name)
+        raw = name.encode() + b"\0"
+        fields = [len(self.names), mode, 0, 0, 1, 0, len(data), 0, 0, *rdev, len(raw), 0]
+        head = b"070701" + b"".join(b"%08X" % f for f in fields) + raw
+        self.parts += [head, bytes(-len(head) % 4), data, bytes(-len(data) % 4)]
+
+    def folder(self, name):
+        self._entry(name, stat.S_IFDIR | 0o755)
+
+    def file(self, name, data, mode=0o755):
+        self._entry(name, stat.S_IFREG | mode, data)
+
+    def link(self, name, target):
+        self._entry(name, stat.S_IFLNK | 0o777, target.encode())
+
+    def char_device(self, name, major, minor):
+        self._entry(name, stat.S_IFCHR | 0o600, rdev=(major, minor))
+
+    def bytes(self):
+        end = b"070701" + b"%08X" * 13 % (0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 11, 0) + b"TRAILER!!!\0"
+        return b"".join([*self.parts, end, bytes(-len(end) % 4)])
+
+
+# ---- kernel modules
+
+
+def _packed(path):
+    data = path.read_bytes()
+    return lzma.decompress(data) if path.suffix == ".xz" else data
+
+
+class Modules:
+    """The modules of a kernel, by name; each knows what it needs."""
+
+    def __init__(self, folder):
+        self.paths = {p.name.split(".ko")[0].replace("-", "_"): p for p in folder.rglob("*.ko*")}
+        builtin = (folder / "modules.builtin").read_text().split()
+        self.builtin = {Path(p).stem.replace("-", "_") for p in builtin}
+        self.read = {}
+
+    def chain(self, name):
+        """The module and what it needs, what is needed first first; empty if it is built in."""
+        if name in self.builtin:
+            return []
+        if name not in self.paths:
+            raise RuntimeError(f"the kernel has no module {name}")
+        if name not in self.read:
+            self.read[name] = _packed(self.paths[name])
+        found = re.search(rb"\0depends=([^\0]*)\0", self.read[name])
+        needed = found.group(1).decode().replace("-", "_").split(",") if found else []
+        chain = []
+        for other in filter(None, needed):
+            chain += [m for m in self.chain(other) if m not in chain]
+        return [*chain, name]
+
+
+def _add_modules(archive, kernel):
+    modules = Modules(kernel / "modules")
+    order = []
+    for name in MODULES:
+        try:
+            chain = modules.chain(name)
+        except RuntimeError:
+            continue  # a scenario that needs it says so
+        order.append(" ".join([name, *chain]))
+        for part in chain:
+            archive.file(f"ko/{part}.ko", modules.read[part], 0o644)
+    archive.file("etc/modules.order", ("\n".join(order) + "\n").encode(), 0o644)
+
+
+# ---- programs
+
+
+def _stripped(path):
+    """A program without what only a debugger reads: the kernel unpacks it at every start."""
+    if not os.access(path, os.X_OK) or not shutil.which("strip"):
+        return Path(path).read_bytes()
+    with tempfile.NamedTemporaryFile() as out:
+        made = subprocess.run(["strip", "-o", out.name, path], capture_output=True, check=False)
+        return Path(path if made.returncode else out.name).read_bytes()
+
+
+def _libraries(path, environment):
+    made = subprocess.run(["ldd", path], capture_output=True, text=True, env=environment, check=False)
+    return re.findall(r"(/\S+\.so\S*)", made.stdout)
+
+
+def _add_program(archive, path, name, environment):
+    archive.file(f"usr/bin/{name}", _stripped(path))
+    for library in _libraries(path, environment):
+        # Where the loader looks, whatever the folder on this machine is.
+        target = library if "/ld-linux" in library else f"/lib/x86_64-linux-gnu/{os.path.basename(library)}"
+        archive.file(target.lstrip("/"), Path(library).read_bytes())
+
+
+def _add_busybox(archive, busybox):
+    archive.file("bin/busybox", Path(busybox).read_bytes())
+    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    for name in applets:
+        if name not in PROGRAMS and name not in LINKS and name != "busybox":
+            archive.link(f"bin/{name}", "busybox")
+
+
+def build(tools, kernel, guest, binaries, say):
+    """The path of the archive for these programs; made once for each set of them."""
+    tools.need({"busybox": "busybox-static", "strip": "binutils", **PROGRAMS})
+    found = [(tools.find(name), name) for name in PROGRAMS]
+    found += [(f"{binaries}/{name}", name) for name in OURS]
+    found += [(str(p), p.name) for p in sorted(Path(guest).iterdir()) if p.name != "init"]
+    extra = f"{binaries}/clpmdwatchdog"
+    if os.path.exists(extra):
+        found.append((extra, "clpmdwatchdog"))
+    seal = hashlib.sha256(f"{kernel}{Path(__file__).stat().st_mtime_ns}".encode())
+    for path, _ in [*found, (f"{guest}/init", "init")]:
+        seal.update(f"{path}{os.stat(path).st_mtime_ns}{os.stat(path).st_size}".encode())
+    out = host.cache() / "image" / f"{seal.hexdigest()[:16]}.cpio"
+    with host.locked("image"):
+        if not out.exists():
+            say("making the image of the servers")
+            _write(out, tools, kernel, guest, found)
+    return out
+
+
+def _write(out, tools, kernel, guest, found):
+    archive, environment = Archive(), tools.environment()
+    for name in ("proc", "sys", "dev", "run", "tmp", "mnt/nmp1", "etc", "sbin", "root", "var/lib"):
+        archive.folder(name)
+    archive.char_device("dev/console", 5, 1)
+    archive.file("init", Path(f"{guest}/init").read_bytes())
+    for path, name in found:
+        _add_program(archive, path, name, environment)
+    for name, target in LINKS.items():
+        archive.link(f"usr/bin/{name}", target)
+    _add_busybox(archive, tools.find("busybox"))
+    _add_modules(archive, kernel)
+    out.parent.mkdir(exist_ok=True)
+    for old in sorted(out.parent.glob("*.cpio"), key=os.path.getmtime)[:-3]:
+        old.unlink()
+    out.with_suffix(".new").write_bytes(archive.bytes())
+    os.rename(out.with_suffix(".new"), out)
