@@ -18,7 +18,7 @@ BOOT_MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "vir
 MODULES = [*BOOT_MODULES, "ublk_drv", "nbd", "sch_netem", "softdog", "loop", "drbd", "dm_mod", "dm_flakey"]
 # Of this machine, with their libraries: program = package that has it.
 PROGRAMS = {"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "tc": "iproute2", "sqlite3": "sqlite3",
-            "blkid": "util-linux", "mount": "mount", "umount": "mount", "fio": "fio"}
+            "blkid": "util-linux", "mount": "mount", "umount": "mount"}
 # Other names of them.
 LINKS = {"mkfs.ext4": "mke2fs", "fsck.ext4": "e2fsck", "fsck": "e2fsck"}
 OURS = ["clpmdagent", "clpmdstat", "clpmdctrl", "clpmdinit", "clpmdchng", "lab-load"]
@@ -111,11 +111,12 @@ def _add_modules(archive, kernel):
 
 def _stripped(path):
     """A program without what only a debugger reads: the kernel unpacks it at every start."""
-    if not os.access(path, os.X_OK) or not shutil.which("strip"):
-        return Path(path).read_bytes()
-    with tempfile.NamedTemporaryFile() as out:
-        made = subprocess.run(["strip", "-o", out.name, path], capture_output=True, check=False)
-        return Path(path if made.returncode else out.name).read_bytes()
+    data = Path(path).read_bytes()
+    if data[:4] != b"\x7fELF":
+        return data
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([shutil.which("strip"), "-o", f"{folder}/out", path], check=True)
+        return Path(f"{folder}/out").read_bytes()
 
 
 def _libraries(path, environment):

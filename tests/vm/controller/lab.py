@@ -15,7 +15,7 @@ from .machine import CommandError, Ended, Machine
 
 HERE = Path(__file__).resolve().parent.parent
 MOUNT = "/mnt/nmp1"
-RECORDS = f"{MOUNT}/records"
+RECORDS, ROWS = f"{MOUNT}/records", f"{MOUNT}/db.sqlite"
 MODULE = {"ublk": "ublk_drv", "nbd": "nbd"}
 
 
@@ -28,13 +28,14 @@ class Lab:
 
     def __init__(self, folder, parts, front_end, keep=False, say=None):
         self.folder, self.parts, self.front_end, self.keep = Path(folder), parts, front_end, keep
-        self.say = say or (lambda text: print(f"    {text}", flush=True))
+        self.begin = time.monotonic()
+        self.say = say or (lambda text: print(f"    {time.monotonic() - self.begin:5.1f}  {text}", flush=True))
         self.machines = {n: Machine(n, self.folder, parts, keep) for n in (1, 2)}
         self.disks, self.seed = {}, secrets.randbelow(10**6)
         self.secret = secrets.token_hex(24)
         self.data_mb, self.cluster_mb = 64, 4
         self.agent_lines, self.mirror_lines = "", "initial_mkfs = true"
-        self.memory = {}
+        self.memory, self.load_modules = {}, True
         self.heard = {1: 0, 2: 0}
 
     # ---- machines
@@ -82,6 +83,13 @@ class Lab:
         """Restarts servers without a word to them; the disks keep their power."""
         for n in numbers:
             self.machines[n].kill()
+
+    def shut_down(self, n):
+        """Ends the agent in good order, then the machine."""
+        self.stop_agent(n)
+        self.sh(n, "sync; (sleep 0.2; poweroff -f) >/dev/null 2>&1 &")
+        self.machines[n].wait_off(30)
+        self.power_off(n)
 
     def freeze(self, n):
         """Stops a server between two of its instructions."""
@@ -179,7 +187,7 @@ class Lab:
         self.run(n, "mkdir -p /etc/clpmd; umask 077; "
                     f"echo {self.secret} >/etc/clpmd.secret; cat >/etc/clpmd/clpmd.toml <<'X'\n{self.config()}X")
         module = MODULE.get(self.front_end)
-        if module:
+        if module and self.load_modules:
             self.run(n, f"mod {module}")
 
     def start_agent(self, n, program="clpmdagent"):
@@ -348,13 +356,17 @@ class Lab:
         found = self.acks()[0]
         return found[-1][0] if found else 0
 
-    def start_load(self, n):
+    def start_load(self, n, program="lab-load write", file=RECORDS):
         """The application writes its records on server n."""
         # The number after the last may be there without its acknowledgement.
         begin = self.last_ack() + 1
-        self.run(n, f"rm -f {RECORDS}.stop; setsid lab-load write {RECORDS} /dev/lab/acks {begin} "
+        self.run(n, f"rm -f {file}.stop; setsid {program} {file} /dev/lab/acks {begin} "
                     "</dev/null >/tmp/load.log 2>&1 & echo $! >/run/load.pid")
         self.wait(30, "the application runs", lambda: self.last_ack() >= begin + 5)
+
+    def start_sqlite(self, n):
+        """SQLite writes rows on server n."""
+        self.start_load(n, "sqlite-load", ROWS)
 
     def goes_on(self, limit=30, records=10):
         """The application writes further records."""
@@ -365,10 +377,14 @@ class Lab:
         """Whether the application does."""
         return self.sh(n, "kill -0 $(cat /run/load.pid)")[0] == 0
 
-    def stop_load(self, n):
+    def stop_load(self, n, file=RECORDS):
         """Ends the application in good order."""
-        self.run(n, f"touch {RECORDS}.stop")
+        self.run(n, f"touch {file}.stop")
         self.wait(60, "the application ends", lambda: not self.load_runs(n))
+
+    def stop_sqlite(self, n):
+        """Ends SQLite in good order."""
+        self.stop_load(n, ROWS)
 
     def no_error(self):
         """The application has seen none."""
@@ -386,6 +402,13 @@ class Lab:
         self.run(n, "echo 3 >/proc/sys/vm/drop_caches")
         said = self.run(n, f"lab-load check {RECORDS} {last}", 120)
         self.say(f"server{n}: record {last} was the last acknowledged; {said}")
+
+    def rows_are_there(self, n):
+        """Every row that SQLite called durable is in the database, and the database is whole."""
+        last = self.last_ack()
+        said = self.run(n, f"sqlite3 {ROWS} 'PRAGMA integrity_check; SELECT count(*) FROM t WHERE n <= {last}'", 120)
+        self.say(f"server{n}: {last} rows were acknowledged; the database: {' '.join(said.split())}")
+        self.check(said.split() == ["ok", str(last)], f"every row is there: {said}")
 
 
 def last_words(lab):

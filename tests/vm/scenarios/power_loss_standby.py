@@ -1,6 +1,5 @@
 """The standby loses power under load: the work goes on, the difference is recovered on return."""
 
-LIMIT = 120
 FRONT_ENDS = ("ublk", "nbd")
 
 

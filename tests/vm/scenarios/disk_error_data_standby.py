@@ -1,0 +1,15 @@
+"""The standby's data disk fails under load: the application notices nothing."""
+
+
+def scenario(lab):
+    lab.up()
+    lab.activate(1)
+    lab.start_load(1)
+    lab.disk(2, "data", "fail write flush")
+    lab.wait_colors(1, "GREEN ERROR")
+    lab.goes_on()
+    lab.say(f"longest pause of the application: {lab.longest_pause():.2f} s")
+    lab.stop_load(1)
+    lab.no_error()
+    lab.records_are_there(1)
+    lab.refused(2, "--active md1", 89)
