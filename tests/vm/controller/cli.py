@@ -61,7 +61,7 @@ def runs(names, chosen_front, ci):
 
 def one(name, module, front, parts, keep_folder):
     """Whether the scenario held."""
-    folder = Path(tempfile.mkdtemp(prefix="clpmd-vm."))
+    folder = Path(tempfile.mkdtemp(prefix=f"clpmd-vm.{os.getpid()}."))
     lab, begin, held = Lab(folder, parts, front), time.monotonic(), False
     say(f"\n== {name} ({front}): {module.__doc__.strip().splitlines()[0]}")
     try:
@@ -78,11 +78,20 @@ def one(name, module, front, parts, keep_folder):
         signal.alarm(0)
         lab.down()
         if keep_folder and not held:
+            (folder / "kept").touch()
             say(f"    kept: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
     say(f"-- {name} ({front}): {'held' if held else 'FAILED'}, {time.monotonic() - begin:.0f} s")
     return held
+
+
+def sweep():
+    """Removes the folders of runs that were killed; their processes died with them."""
+    for folder in Path(tempfile.gettempdir()).glob("clpmd-vm.*.*"):
+        pid = folder.name.split(".")[1]
+        if pid.isdigit() and not os.path.exists(f"/proc/{pid}") and not (folder / "kept").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def on_alarm(*_):
@@ -93,6 +102,7 @@ def on_alarm(*_):
 def test(args):
     """Runs scenarios, each with servers and disks of its own."""
     planned = list(runs(args.scenario, args.front_end, args.ci))
+    sweep()
     parts = prepare.parts(binaries(), say)
     process.own_network()
     network.make()

@@ -33,7 +33,7 @@ class Lab:
         self.machines = {n: Machine(n, self.folder, parts, keep) for n in (1, 2)}
         self.disks, self.seed = {}, secrets.randbelow(10**6)
         self.secret = secrets.token_hex(24)
-        self.data_mb, self.cluster_mb = 64, 4
+        self.data_mb, self.cluster_mb = 40, 4
         self.agent_lines, self.mirror_lines = "", "initial_mkfs = true"
         self.memory, self.load_modules = {}, True
         self.heard = {1: 0, 2: 0}
@@ -136,13 +136,13 @@ class Lab:
         """What these servers send on a network is treated so: `loss 100%`, `delay 100ms`."""
         for name in network.NETS if net == "all" else [net]:
             for n in senders:
-                self.run(n, f"mod sch_netem; tc qdisc replace dev {network.interface(name)} root netem {rule}")
+                self.run(n, f"mod sch_netem; /usr/bin/tc qdisc replace dev {network.interface(name)} root netem {rule}")
 
     def mend(self):
         """The networks are as they were."""
         for n in (1, 2):
             for name in network.NETS:
-                self.sh(n, f"tc qdisc del dev {network.interface(name)} root")
+                self.sh(n, f"/usr/bin/tc qdisc del dev {network.interface(name)} root")
         self.plug()
 
     # ---- commands

@@ -5,16 +5,20 @@
 //!   `error number errno` goes there, and the program ends with 1.
 //! - `lab-load check FILE LAST`: every record up to LAST whose place was not written again is there,
 //!   whole and to the byte.
+//! - `lab-load bench DEVICE MIB SECONDS BYTES DEPTH`: writes past the page cache at random places of
+//!   the first MIB; prints writes per second, and median and 99th percentile of their microseconds.
 //!
 //! Records lie in turn in places of 64 KiB; every eighth fills its place, the others are of 4 KiB.
 //! The place of record LAST + 1 says nothing: it may have been on its way.
+
+mod bench;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const PLACES: u64 = 192;
 const PLACE: u64 = 64 * 1024;
@@ -26,7 +30,12 @@ fn main() -> ExitCode {
     let ended = match words[..] {
         ["write", file, acks, from] => number(from).and_then(|n| write(file, acks, n)),
         ["check", file, last] => number(last).and_then(|n| check(file, n)),
-        _ => Err(io::Error::other("usage: lab-load write FILE ACKS FROM | check FILE LAST")),
+        ["bench", device, mib, seconds, bytes, depth] => {
+            run_of(mib, seconds, bytes, depth).and_then(|run| bench::bench(device, run))
+        }
+        _ => Err(io::Error::other(
+            "usage: lab-load write FILE ACKS FROM | check FILE LAST | bench ...",
+        )),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,6 +48,12 @@ fn main() -> ExitCode {
 
 fn number(text: &str) -> io::Result<u64> {
     text.parse().map_err(|_| io::Error::other(format!("{text} is no number")))
+}
+
+fn run_of(mib: &str, seconds: &str, bytes: &str, depth: &str) -> io::Result<bench::Run> {
+    let piece = usize::try_from(number(bytes)?).map_err(io::Error::other)?;
+    let length = Duration::from_secs(number(seconds)?);
+    Ok(bench::Run { span: number(mib)? << 20, length, piece, depth: number(depth)? })
 }
 
 /// The bytes of a record: its number, then what follows from it.
@@ -92,11 +107,14 @@ fn check(path: &str, last: u64) -> io::Result<()> {
         let whole = file.read_exact_at(&mut found, place(number));
         if whole.is_err() || found != expected {
             let there = found.first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
-            eprintln!("record {number}: {}", match whole {
-                Err(e) => format!("not readable: {e}"),
-                Ok(()) if there == number => "torn".into(),
-                Ok(()) => format!("record {there} is in its place"),
-            });
+            eprintln!(
+                "record {number}: {}",
+                match whole {
+                    Err(e) => format!("not readable: {e}"),
+                    Ok(()) if there == number => "torn".into(),
+                    Ok(()) => format!("record {there} is in its place"),
+                }
+            );
             bad += 1;
         }
     }
