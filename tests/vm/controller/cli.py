@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 
 from . import host, network, prepare, process
-from .lab import HERE, Lab, NotHeld, last_words
+from .lab import HERE, PATIENCE, Lab, NotHeld, last_words
 from .machine import CommandError, Ended, Machine
 
 LEFT_OUT = 77
@@ -65,7 +65,7 @@ def one(name, module, front, parts, keep_folder):
     lab, begin, held = Lab(folder, parts, front), time.monotonic(), False
     say(f"\n== {name} ({front}): {module.__doc__.strip().splitlines()[0]}")
     try:
-        signal.alarm(int(getattr(module, "LIMIT", 120) * float(os.environ.get("CLPMD_LAB_PATIENCE", "1"))))
+        signal.alarm(int(getattr(module, "LIMIT", 120) * PATIENCE))
         module.scenario(lab)
         held = True
     except (NotHeld, CommandError, TooLong, Ended, TimeoutError, OSError) as e:

@@ -16,6 +16,7 @@ from .machine import CommandError, Ended, Machine
 HERE = Path(__file__).resolve().parent.parent
 MOUNT = "/mnt/nmp1"
 RECORDS, ROWS = f"{MOUNT}/records", f"{MOUNT}/db.sqlite"
+PATIENCE = float(os.environ.get("CLPMD_LAB_PATIENCE", "1"))
 MODULE = {"ublk": "ublk_drv", "nbd": "nbd"}
 
 
@@ -255,6 +256,11 @@ class Lab:
         """Out of contact."""
         return self.status(n).get("link") == "down"
 
+    def disk_error(self, n, side):
+        """Whether server n shows a disk error of this side."""
+        sides = self.status(n).get("sides") or [{}, {}]
+        return sides[side - 1].get("disk_error") is True
+
     # ---- waiting and demanding
 
     def check(self, holds, what):
@@ -263,12 +269,14 @@ class Lab:
             raise NotHeld(what)
 
     def wait(self, limit, what, condition):
-        """Until it is so. The time that it took, in seconds."""
-        begin = time.monotonic()
+        """Until it is so. The time that it took, in seconds. Each look costs an emulated machine
+        as much as a good part of what is waited for, so they grow rarer."""
+        begin, pause = time.monotonic(), 0.05
         while not condition():
-            if time.monotonic() - begin > limit:
-                raise NotHeld(f"not within {limit} s: {what}")
-            time.sleep(0.1)
+            if time.monotonic() - begin > limit * PATIENCE:
+                raise NotHeld(f"not within {limit * PATIENCE:.0f} s: {what}")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.7)
         return time.monotonic() - begin
 
     def wait_normal(self, limit=90):
@@ -277,7 +285,7 @@ class Lab:
 
     def wait_colors(self, n, colors, limit=45):
         """Until server n shows these."""
-        return self.wait(limit, f"server{n} shows {colors}, now {self.colors(n)}", lambda: self.colors(n) == colors)
+        return self.wait(limit, f"server{n} shows {colors}", lambda: self.colors(n) == colors)
 
     # ---- the whole
 

@@ -10,7 +10,7 @@ def scenario(lab):
     lab.cut("mirror")
     lab.wait_colors(1, "GREEN RED")
     lab.plug("mirror")
-    lab.wait_colors(1, "GREEN ERROR")
+    lab.wait(45, "server1 shows the error", lambda: lab.disk_error(1, 2))
     lab.goes_on()
     lab.stop_load(1)
     lab.no_error()

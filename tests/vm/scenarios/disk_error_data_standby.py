@@ -6,7 +6,7 @@ def scenario(lab):
     lab.activate(1)
     lab.start_load(1)
     lab.disk(2, "data", "fail write flush")
-    lab.wait_colors(1, "GREEN ERROR")
+    lab.wait(45, "server1 shows the error", lambda: lab.disk_error(1, 2))
     lab.goes_on()
     lab.say(f"longest pause of the application: {lab.longest_pause():.2f} s")
     lab.stop_load(1)
