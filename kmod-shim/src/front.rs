@@ -22,6 +22,17 @@ pub trait FrontEnd {
     /// The interface cannot be opened (socket path in use, no such driver).
     fn start(&mut self, ring: &mut dyn Submitter) -> io::Result<()>;
 
+    /// Whether it serves by now; `None` while that is still open. An error is told once, and the
+    /// front end is to be stopped then.
+    fn opened(&mut self) -> Option<io::Result<()>> {
+        Some(Ok(()))
+    }
+
+    /// Something that went wrong since it was asked last, for the operator.
+    fn complaint(&mut self) -> Option<String> {
+        None
+    }
+
     /// An operation of this front end ended; new requests are appended to `out`.
     fn on_cqe(&mut self, cqe: Completion, ring: &mut dyn Submitter, out: &mut Vec<Request>);
 

@@ -3,6 +3,7 @@
 //! together.
 
 pub mod agent;
+pub mod check;
 pub mod config;
 pub mod ctl;
 pub mod driver;

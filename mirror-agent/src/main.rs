@@ -1,11 +1,12 @@
 //! `clpmdagent`: the mirror agent.
 
 use clap::Parser;
-use mirror_agent::agent::{Options, StartError, config_failure, run};
+use mirror_agent::agent::{End, Options, StartError, config_failure, run};
+use mirror_agent::check::CheckReport;
 use mirror_agent::config::{self, Config, params};
+use mirror_agent::host::offers;
 use mirror_agent::messages::{Event, EventLog, Sinks};
 use mirror_agent::plant::RealPlant;
-use mirror_agent::secret::Secret;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,7 +22,8 @@ The service starts it as: clpmdagent
 By hand, on a host with another name:  clpmdagent --server server1 --config ./two-servers.toml
 
 RUST_LOG sets what is logged to standard error [default: info]. SIGTERM and SIGINT stop it: every
-mirror is unmounted, closed and cleanly stopped.";
+mirror is unmounted, closed and cleanly stopped. SIGUSR2 stops it for a restart: devices that outlive
+it stay in use and wait for the next agent (see agent_timeout).";
 
 /// The mirror agent: serves the mirror disks of this server
 #[derive(Parser, Debug)]
@@ -33,9 +35,13 @@ struct Args {
     /// This server's name, if the host name is another
     #[arg(long, value_name = "NAME")]
     server: Option<String>,
-    /// Check the configuration and the secret, and end
+    /// Check the configuration, the secret and what this host offers for them, and end. Exit code
+    /// 0: good; 1: the configuration cannot be used; 3: a mirror cannot be served here
     #[arg(long, conflicts_with = "config_help")]
     check: bool,
+    /// With --check: as JSON
+    #[arg(long, requires = "check")]
+    json: bool,
     /// Print the manual page of the configuration, and end
     #[arg(long)]
     config_help: bool,
@@ -55,6 +61,9 @@ fn main() -> ExitCode {
         .with_ansi(color)
         .with_writer(io::stderr)
         .init();
+    if args.check {
+        return check(&args);
+    }
     match start(&args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -71,9 +80,6 @@ fn start(args: &Args) -> Result<bool, StartError> {
     let file = config::file(args.config.clone());
     let config = Config::load(&file, args.server.as_deref())
         .map_err(|e| say_without_config(&config_failure(&e)))?;
-    if args.check {
-        return Ok(check(&config));
-    }
     let failed = |e: io::Error| StartError {
         reason: mirror_agent::messages::StartReason::Socket,
         what: e.to_string(),
@@ -108,32 +114,30 @@ fn say_without_config(e: &StartError) -> StartError {
     StartError { reason: e.reason, what: e.what.clone() }
 }
 
-fn check(config: &Config) -> bool {
-    let secret = Secret::load(&config.agent.secret_file).map_err(|e| e.to_string());
-    match config.check_partitions().map_err(|e| e.to_string()).and(secret) {
-        Ok(_) => {
-            tracing::info!(
-                "{}: good; this server is {}",
-                config.file.display(),
-                config.local().name
-            );
-            true
-        }
-        Err(e) => {
-            tracing::error!("{e}");
-            false
-        }
-    }
+fn check(args: &Args) -> ExitCode {
+    let file = config::file(args.config.clone());
+    let config = Config::load(&file, args.server.as_deref());
+    let report = CheckReport::new(file.display().to_string(), &config, &offers::gather());
+    let text = if args.json {
+        serde_json::to_string_pretty(&report).unwrap_or_default() + "\n"
+    } else {
+        report.to_string()
+    };
+    // A closed output is no error; the exit code still tells.
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::from(report.code())
 }
 
-/// Ready at the first SIGTERM or SIGINT.
-fn signals() -> io::Result<impl Future<Output = ()>> {
+/// Ready at the first SIGTERM or SIGINT, or at SIGUSR2: then devices stay where they can.
+fn signals() -> io::Result<impl Future<Output = End>> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
+    let mut usr2 = signal(SignalKind::user_defined2())?;
     Ok(async move {
         tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+            _ = term.recv() => End::Stop,
+            _ = int.recv() => End::Stop,
+            _ = usr2.recv() => End::Suspend,
         }
     })
 }

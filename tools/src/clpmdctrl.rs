@@ -1,5 +1,6 @@
 //! `clpmdctrl`: operates the mirrors.
 
+use crate::abandon;
 use crate::cli::{Common, ask, unexpected};
 use crate::out::{EXIT_CODES, Failure};
 use clap::{ArgGroup, Parser};
@@ -16,6 +17,7 @@ Examples:
   clpmdctrl --cancel md1               stop it; what was copied stays copied
   clpmdctrl --force server1 md1        server1 holds the latest data: the other's is given up
   clpmdctrl --active --peer-down md1   the other server is off and wrote nothing alone
+  clpmdctrl --abandon md1              without the agent: its device fails what waits on it
 
 --recovery and --force return at once.
 --force: compare the servers first (`clpmdstat --mirror md1`). Each server writes Lastupdate Time by
@@ -24,7 +26,7 @@ its own clock; if the clocks differ, the later time need not be the later data."
 /// Operate the mirror disks of this server
 #[derive(Parser, Debug)]
 #[command(name = "clpmdctrl", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
-#[command(group = ArgGroup::new("what").args(["active", "deactive", "recovery", "force", "cancel", "peer_down"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("what").args(["active", "deactive", "recovery", "force", "cancel", "peer_down", "abandon"]).required(true).multiple(true))]
 pub struct Args {
     /// Open the mirror disk for I/O on this server, and mount it
     #[arg(short, long, conflicts_with_all = ["deactive", "recovery", "force", "cancel"])]
@@ -47,8 +49,12 @@ pub struct Args {
     /// You vouch that the other server is off and wrote nothing alone; alone or with --active
     #[arg(long)]
     pub peer_down: bool,
-    /// With --force: do not ask
-    #[arg(short, long, requires = "force", conflicts_with_all = ["active", "deactive", "recovery", "cancel", "peer_down"])]
+    /// Stop the device of an agent that is gone or hangs: whatever waits on it gets I/O errors.
+    /// Works without the agent
+    #[arg(long, conflicts_with_all = ["active", "deactive", "recovery", "force", "cancel", "peer_down", "nomount"])]
+    pub abandon: bool,
+    /// With --force and --abandon: do not ask
+    #[arg(short, long, conflicts_with_all = ["active", "deactive", "recovery", "cancel", "peer_down"])]
     pub yes: bool,
     /// <MD>, or with --force: <SERVER> <MD>
     #[arg(value_name = "NAME", required = true, num_args = 1..=2)]
@@ -79,6 +85,7 @@ pub fn request(args: &Args) -> Result<Request, Failure> {
         a if a.deactive => Request::Deactivate { mirror },
         a if a.recovery => Request::Recover { mirror },
         a if a.cancel => Request::Cancel { mirror },
+        a if a.abandon => return wrong("--abandon takes one name"),
         _ => Request::PeerDown { mirror },
     })
 }
@@ -127,6 +134,9 @@ fn confirm(args: &Args, request: &Request) -> Result<(), Failure> {
 /// # Errors
 /// It was refused, or failed.
 pub fn run(args: &Args) -> Result<(), Failure> {
+    if let (true, [mirror]) = (args.abandon, args.names.as_slice()) {
+        return abandon::run(&args.common, mirror, args.yes);
+    }
     let request = request(args)?;
     confirm(args, &request)?;
     let mut client = args.common.connect()?;
@@ -195,6 +205,9 @@ mod tests {
             "clpmdctrl --recovery --peer-down md1",
             "clpmdctrl --force --peer-down server1 md1",
             "clpmdctrl --active --yes md1",
+            "clpmdctrl --peer-down --yes md1",
+            "clpmdctrl --abandon --deactive md1",
+            "clpmdctrl --abandon md1 md2",
         ] {
             assert_eq!(parse(line), None, "{line}");
         }

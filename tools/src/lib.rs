@@ -1,6 +1,7 @@
 //! The commands of the manual. Each program is a thin `main`; what they share and what is tested
 //! is here.
 
+pub mod abandon;
 pub mod cli;
 pub mod clpmdchng;
 pub mod clpmdctrl;

@@ -9,6 +9,9 @@ pub(crate) mod ctrl {
     pub(crate) const START_DEV: u8 = 0x06;
     pub(crate) const STOP_DEV: u8 = 0x07;
     pub(crate) const SET_PARAMS: u8 = 0x08;
+    pub(crate) const GET_PARAMS: u8 = 0x09;
+    pub(crate) const START_USER_RECOVERY: u8 = 0x10;
+    pub(crate) const END_USER_RECOVERY: u8 = 0x11;
     pub(crate) const GET_FEATURES: u8 = 0x13;
 }
 
@@ -26,8 +29,13 @@ pub(crate) const IO_DESC_BYTES: usize = 24;
 /// Bytes of `struct ublksrv_ctrl_dev_info`.
 pub(crate) const DEV_INFO_BYTES: usize = 64;
 
-/// The device has no server.
-pub(crate) const STATE_DEAD: u16 = 0;
+/// Bytes that are asked for of `struct ublk_params`; what the driver has beyond is not needed.
+pub(crate) const PARAM_BYTES: usize = 128;
+
+/// The device outlives its server, and waits for another one.
+pub(crate) const F_USER_RECOVERY: u64 = 1 << 3;
+/// What the dead server had not answered is handed to the next one.
+pub(crate) const F_USER_RECOVERY_REISSUE: u64 = 1 << 4;
 
 /// The request has a durable write.
 const IO_F_FUA: u32 = 1 << 13;
@@ -49,7 +57,9 @@ const fn ioc(direction: u32, number: u8, bytes: u32) -> u32 {
 /// The number of an admin command as newer kernels (6.4) want it.
 pub(crate) const fn ctrl_op(number: u8) -> u32 {
     match number {
-        ctrl::GET_DEV_INFO | ctrl::GET_FEATURES => ioc(IOC_READ, number, CTRL_CMD_BYTES),
+        ctrl::GET_DEV_INFO | ctrl::GET_FEATURES | ctrl::GET_PARAMS => {
+            ioc(IOC_READ, number, CTRL_CMD_BYTES)
+        }
         _ => ioc(IOC_READ | IOC_WRITE, number, CTRL_CMD_BYTES),
     }
 }
@@ -80,23 +90,63 @@ pub(crate) fn io_cmd(tag: u16, result: i32, buffer: u64) -> [u8; 16] {
 }
 
 /// `struct ublksrv_ctrl_dev_info` of a device with one queue.
-pub(crate) fn dev_info(device: u32, depth: u16, max_io: u32) -> [u8; DEV_INFO_BYTES] {
-    let mut info = [0; DEV_INFO_BYTES];
-    info[0..2].copy_from_slice(&1_u16.to_ne_bytes());
-    info[2..4].copy_from_slice(&depth.to_ne_bytes());
-    info[8..12].copy_from_slice(&max_io.to_ne_bytes());
-    info[12..16].copy_from_slice(&device.to_ne_bytes());
-    info
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct DevInfo {
+    pub(crate) depth: u16,
+    pub(crate) state: u16,
+    pub(crate) max_io: u32,
+    pub(crate) number: u32,
+    /// The server's process.
+    pub(crate) server: i32,
+    pub(crate) flags: u64,
+    /// `ublksrv_flags`: the driver keeps it for the server and does not look at it.
+    pub(crate) mark: u64,
 }
 
-/// The state in a `struct ublksrv_ctrl_dev_info`.
-pub(crate) fn state_of(info: &[u8; DEV_INFO_BYTES]) -> u16 {
-    u16::from_ne_bytes([info[4], info[5]])
+impl DevInfo {
+    pub(crate) fn encode(self) -> [u8; DEV_INFO_BYTES] {
+        let mut info = [0; DEV_INFO_BYTES];
+        info[0..2].copy_from_slice(&1_u16.to_ne_bytes());
+        info[2..4].copy_from_slice(&self.depth.to_ne_bytes());
+        info[8..12].copy_from_slice(&self.max_io.to_ne_bytes());
+        info[12..16].copy_from_slice(&self.number.to_ne_bytes());
+        info[24..32].copy_from_slice(&self.flags.to_ne_bytes());
+        info[32..40].copy_from_slice(&self.mark.to_ne_bytes());
+        info
+    }
+
+    pub(crate) fn parse(info: &[u8; DEV_INFO_BYTES]) -> Self {
+        let u32_at = |at: usize| u32::from_ne_bytes(array(info, at));
+        Self {
+            depth: u16::from_ne_bytes(array(info, 2)),
+            state: u16::from_ne_bytes(array(info, 4)),
+            max_io: u32_at(8),
+            number: u32_at(12),
+            server: i32::from_ne_bytes(array(info, 16)),
+            flags: u64::from_ne_bytes(array(info, 24)),
+            mark: u64::from_ne_bytes(array(info, 32)),
+        }
+    }
 }
 
-/// The server's process in a `struct ublksrv_ctrl_dev_info`.
-pub(crate) fn server_of(info: &[u8; DEV_INFO_BYTES]) -> i32 {
-    i32::from_ne_bytes([info[16], info[17], info[18], info[19]])
+/// `N` of the bytes, from a place that is within them.
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}
+
+/// A buffer for the parameters that the driver is asked for.
+pub(crate) fn params_wanted() -> [u8; PARAM_BYTES] {
+    let mut p = [0; PARAM_BYTES];
+    p[0..4].copy_from_slice(&u32::try_from(PARAM_BYTES).unwrap_or(0).to_ne_bytes());
+    p
+}
+
+/// Size and logical block size in bytes, as the driver's parameters have them.
+pub(crate) fn size_and_block(p: &[u8; PARAM_BYTES]) -> (u64, u32) {
+    let sectors = u64::from_ne_bytes(array(p, 24));
+    (sectors.saturating_mul(512), 1_u32.checked_shl(u32::from(p[12])).unwrap_or(0))
 }
 
 /// `struct ublk_params` with its basic and discard parts.
@@ -180,6 +230,8 @@ mod tests {
         // From the header's macros, computed by a C compiler.
         assert_eq!(ctrl_op(ctrl::ADD_DEV), 0xc020_7504);
         assert_eq!(ctrl_op(ctrl::GET_FEATURES), 0x8020_7513);
+        assert_eq!(ctrl_op(ctrl::GET_PARAMS), 0x8020_7509);
+        assert_eq!(ctrl_op(ctrl::END_USER_RECOVERY), 0xc020_7511);
         assert_eq!(io_op(IO_FETCH), 0xc010_7520);
         assert_eq!(io_op(IO_COMMIT_AND_FETCH), 0xc010_7521);
     }
@@ -192,6 +244,31 @@ mod tests {
         assert_eq!(p[12], 9);
         assert_eq!(p[16..20], 1024_u32.to_ne_bytes());
         assert_eq!(p[24..32], (2_u64 << 20).to_ne_bytes());
+    }
+
+    #[test]
+    fn parameters_come_back_as_size_and_block() {
+        let mut p = params_wanted();
+        let set = params(3 << 30, 4096, 512 << 10, 1 << 20);
+        p[..set.len()].copy_from_slice(&set);
+        assert_eq!(size_and_block(&p), (3 << 30, 4096));
+    }
+
+    #[test]
+    fn what_a_device_is_has_the_headers_layout() {
+        let info = DevInfo {
+            depth: 64,
+            max_io: 512 << 10,
+            number: 1001,
+            flags: F_USER_RECOVERY | F_USER_RECOVERY_REISSUE,
+            mark: 0x0123_4567_89ab_cdef,
+            ..DevInfo::default()
+        };
+        let mut bytes = info.encode();
+        assert_eq!(bytes[24], 0x18);
+        bytes[4] = 2;
+        bytes[16..20].copy_from_slice(&77_i32.to_ne_bytes());
+        assert_eq!(DevInfo::parse(&bytes), DevInfo { state: 2, server: 77, ..info });
     }
 
     #[test]

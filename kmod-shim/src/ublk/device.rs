@@ -1,17 +1,20 @@
-//! Making and removing a ublk device.
+//! Making, finding, taking over and removing ublk devices.
 
-use super::abi::{self, DEV_INFO_BYTES, ctrl};
+use super::abi::{self, DEV_INFO_BYTES, DevInfo, ctrl};
 use crate::sys::ublk::Control;
 use nix::libc;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// For the driver's nodes to appear.
 const NODE_LIMIT: Duration = Duration::from_secs(5);
 const NODE_PAUSE: Duration = Duration::from_millis(10);
+/// Between two looks at a device whose server is just ending.
+const QUIET_PAUSE: Duration = Duration::from_millis(20);
 
 /// Whether this kernel has the driver, loaded and accessible.
 #[must_use]
@@ -25,10 +28,139 @@ pub fn device_path(number: u32) -> PathBuf {
     format!("/dev/ublkb{number}").into()
 }
 
+/// The server's end of it.
+fn server_path(number: u32) -> PathBuf {
+    format!("/dev/ublkc{number}").into()
+}
+
+/// Where a device stands, as the driver says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeviceState {
+    /// There is no block device (yet, or any more).
+    Dead,
+    /// A server answers, or has died a moment ago.
+    Live,
+    /// The server is gone; requests wait for another one.
+    Quiesced,
+    /// The server is gone; requests fail until there is another one.
+    Failing,
+    /// Something that this version does not know.
+    Other(u16),
+}
+
+impl DeviceState {
+    const fn from_number(state: u16) -> Self {
+        match state {
+            0 => Self::Dead,
+            1 => Self::Live,
+            2 => Self::Quiesced,
+            3 => Self::Failing,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// A device that the driver knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceInfo {
+    /// Number n of `/dev/ublkb<n>`.
+    pub number: u32,
+    /// Where it stands.
+    pub state: DeviceState,
+    /// What its maker put there, see [`UblkSpec`](super::UblkSpec).
+    pub mark: u64,
+    /// It outlives its server, and what the server left unanswered is asked again.
+    pub survives: bool,
+    /// Process of its server, or of the last one; 0 or less: none yet.
+    pub server: i32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Logical block size in bytes.
+    pub block: u32,
+}
+
+/// What the driver says of the device `number`; `None`: there is no such device.
+///
+/// # Errors
+/// The driver is not there or refuses to say.
+pub fn inspect(number: u32) -> io::Result<Option<DeviceInfo>> {
+    Admin::open()?.inspect(number)
+}
+
+/// What the driver offers that this front end can use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Survival {
+    /// Devices outlive their server.
+    Yes,
+    /// They do not.
+    No,
+    /// The driver cannot be asked; it is tried.
+    Untold,
+}
+
+/// Whether devices of this driver can outlive their server.
+///
+/// # Errors
+/// The driver is not there, or no permission.
+pub fn survival() -> io::Result<Survival> {
+    Ok(match Admin::open()?.features {
+        None => Survival::Untold,
+        Some(features) if features & SURVIVES == SURVIVES => Survival::Yes,
+        Some(_) => Survival::No,
+    })
+}
+
+/// Begins to take over a device whose server is gone: afterwards a
+/// [`UblkServer`](super::UblkServer) of this process may serve it. Waits up to `limit` until the
+/// driver is done with the former server, which takes seconds before kernel 6.7.
+///
+/// # Errors
+/// The device is not there, cannot be taken over, or its server goes on.
+pub fn begin_takeover(number: u32, limit: Duration) -> io::Result<()> {
+    let mut admin = Admin::open()?;
+    let end = Instant::now() + limit;
+    loop {
+        match admin.run(ctrl::START_USER_RECOVERY, number, &mut [], 0) {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < end => {
+                std::thread::sleep(QUIET_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Makes the block device disappear: what waits on it and what comes fails. The server, if there
+/// is one, gets its tags back.
+///
+/// # Errors
+/// The driver's.
+pub fn stop(number: u32) -> io::Result<()> {
+    Admin::open()?.stop(number)
+}
+
+/// Removes a device whose server is gone, after [`stop`]. Waits up to `limit` until nothing has
+/// its server's end open.
+///
+/// # Errors
+/// The driver's, or the wait was too long: then the device goes as soon as it can.
+pub fn remove(number: u32, limit: Duration) -> io::Result<()> {
+    let mut admin = Admin::open()?;
+    let (done, ended) = mpsc::channel();
+    let thread = std::thread::Builder::new().name(format!("ublk-remove-{number}"));
+    thread.spawn(move || {
+        let _ = done.send(admin.remove(number)); // nobody may wait any more
+    })?;
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "its server's end is still open");
+    ended.recv_timeout(limit).map_err(late)?
+}
+
+const SURVIVES: u64 = abi::F_USER_RECOVERY | abi::F_USER_RECOVERY_REISSUE;
+
 /// What a device is to be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Geometry {
     pub(super) number: u32,
+    pub(super) mark: u64,
     pub(super) size: u64,
     pub(super) block: u32,
     pub(super) depth: u16,
@@ -36,10 +168,18 @@ pub(super) struct Geometry {
     pub(super) max_zero: u32,
 }
 
+/// The server's end of a device.
+pub(super) struct ServerEnd {
+    pub(super) file: OwnedFd,
+    pub(super) depth: u16,
+    pub(super) max_io: u32,
+}
+
 /// The control device and the command numbers that it takes.
 pub(super) struct Admin {
     control: Control,
-    pub(super) legacy: bool,
+    /// As the driver lists them, if it can.
+    features: Option<u64>,
 }
 
 impl Admin {
@@ -47,27 +187,57 @@ impl Admin {
         let mut control = Control::open()?;
         let mut features = [0; 8];
         let op = abi::ctrl_op(ctrl::GET_FEATURES);
-        // A kernel that does not know this command has the old numbers only.
-        let legacy = control.command(op, u32::MAX, &mut features, 0).is_err();
-        Ok(Self { control, legacy })
+        let told = control.command(op, u32::MAX, &mut features, 0).is_ok();
+        Ok(Self { control, features: told.then(|| u64::from_ne_bytes(features)) })
+    }
+
+    /// A driver that does not list its features has the old command numbers only.
+    pub(super) const fn legacy(&self) -> bool {
+        self.features.is_none()
     }
 
     fn run(&mut self, command: u8, number: u32, buffer: &mut [u8], data: u64) -> io::Result<()> {
-        let op = if self.legacy { u32::from(command) } else { abi::ctrl_op(command) };
+        let op = if self.legacy() { u32::from(command) } else { abi::ctrl_op(command) };
         self.control.command(op, number, buffer, data)
     }
 
-    /// Makes the device and opens the server's end of it. A dead device of the same number, left
-    /// by a predecessor that was killed, is removed first.
-    pub(super) fn make(&mut self, geometry: Geometry) -> io::Result<OwnedFd> {
-        let Geometry { number, size, block, depth, max_io, max_zero } = geometry;
-        self.remove_dead(number)?;
-        let mut info = abi::dev_info(number, depth, max_io);
-        self.run(ctrl::ADD_DEV, number, &mut info, 0)?;
-        let opened = open_node(&PathBuf::from(format!("/dev/ublkc{number}"))).and_then(|node| {
+    fn info(&mut self, number: u32) -> io::Result<Option<DevInfo>> {
+        let mut info = [0; DEV_INFO_BYTES];
+        match self.run(ctrl::GET_DEV_INFO, number, &mut info, 0) {
+            Ok(()) => Ok(Some(DevInfo::parse(&info))),
+            Err(e) if is_absent(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    pub(super) fn inspect(&mut self, number: u32) -> io::Result<Option<DeviceInfo>> {
+        let Some(info) = self.info(number)? else { return Ok(None) };
+        let mut params = abi::params_wanted();
+        // A device that was never given any is one that nobody could use.
+        let (size, block) = match self.run(ctrl::GET_PARAMS, number, &mut params, 0) {
+            Ok(()) => abi::size_and_block(&params),
+            Err(_) => (0, 0),
+        };
+        Ok(Some(DeviceInfo {
+            number,
+            state: DeviceState::from_number(info.state),
+            mark: info.mark,
+            survives: info.flags & SURVIVES == SURVIVES,
+            server: info.server,
+            size,
+            block,
+        }))
+    }
+
+    /// Makes the device and opens the server's end of it. It outlives its server where the driver
+    /// can do that.
+    pub(super) fn make(&mut self, geometry: Geometry) -> io::Result<ServerEnd> {
+        let Geometry { number, size, block, depth, max_io, max_zero, .. } = geometry;
+        self.add(geometry)?;
+        let opened = open_node(&server_path(number)).and_then(|node| {
             let mut params = abi::params(size, block, max_io, max_zero);
             self.run(ctrl::SET_PARAMS, number, &mut params, 0)?;
-            Ok(node)
+            Ok(ServerEnd { file: node, depth, max_io })
         });
         if opened.is_err() {
             let _ = self.remove(number); // the first error says more
@@ -75,21 +245,40 @@ impl Admin {
         opened
     }
 
-    fn remove_dead(&mut self, number: u32) -> io::Result<()> {
-        let mut info = [0; DEV_INFO_BYTES];
-        match self.run(ctrl::GET_DEV_INFO, number, &mut info, 0) {
-            Err(_) => Ok(()), // there is none
-            Ok(()) if abi::state_of(&info) == abi::STATE_DEAD => self.remove(number),
-            // Older kernels notice the death of a server only after seconds.
-            Ok(()) if !is_alive(abi::server_of(&info)) => {
-                self.stop(number)?;
-                self.remove(number)
-            }
-            Ok(()) => {
-                let what = format!("{} is in use", device_path(number).display());
-                Err(io::Error::new(io::ErrorKind::AddrInUse, what))
-            }
+    fn add(&mut self, geometry: Geometry) -> io::Result<()> {
+        let Geometry { number, mark, depth, max_io, .. } = geometry;
+        if self.info(number)?.is_some() {
+            let what = format!("{} is in use", device_path(number).display());
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
         }
+        let wanted = match self.features {
+            Some(features) if features & SURVIVES != SURVIVES => 0,
+            _ => SURVIVES,
+        };
+        let info = DevInfo { depth, max_io, number, flags: wanted, mark, ..DevInfo::default() };
+        let add = |admin: &mut Self, info: DevInfo| {
+            admin.run(ctrl::ADD_DEV, number, &mut info.encode(), 0)
+        };
+        match add(self, info) {
+            // A driver that cannot be asked for its features is tried.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) && self.features.is_none() => {
+                add(self, DevInfo { flags: 0, ..info })
+            }
+            other => other,
+        }
+    }
+
+    /// Opens the server's end of a device after [`begin_takeover`].
+    pub(super) fn take_over(&mut self, number: u32) -> io::Result<ServerEnd> {
+        let gone = || io::Error::new(io::ErrorKind::NotFound, "the device is gone");
+        let info = self.info(number)?.ok_or_else(gone)?;
+        let file = open_node(&server_path(number))?;
+        Ok(ServerEnd { file, depth: info.depth, max_io: info.max_io })
+    }
+
+    /// Ends the takeover: requests flow again. Returns when the server has fetched all its tags.
+    pub(super) fn end_takeover(&mut self, number: u32) -> io::Result<()> {
+        self.run(ctrl::END_USER_RECOVERY, number, &mut [], u64::from(std::process::id()))
     }
 
     /// Makes the block device appear. Returns when it is there, which needs a server that answers.
@@ -97,19 +286,24 @@ impl Admin {
         self.run(ctrl::START_DEV, number, &mut [], u64::from(std::process::id()))
     }
 
-    /// Makes the block device disappear; the server gets its tags back.
+    /// Makes the block device disappear; the server gets its tags back. What is gone is stopped.
     pub(super) fn stop(&mut self, number: u32) -> io::Result<()> {
-        self.run(ctrl::STOP_DEV, number, &mut [], 0)
+        self.run(ctrl::STOP_DEV, number, &mut [], 0).or_else(done_if_absent)
     }
 
     /// Removes the device. Waits until the server has closed its end.
     pub(super) fn remove(&mut self, number: u32) -> io::Result<()> {
-        self.run(ctrl::DEL_DEV, number, &mut [], 0)
+        self.run(ctrl::DEL_DEV, number, &mut [], 0).or_else(done_if_absent)
     }
 }
 
-fn is_alive(process: i32) -> bool {
-    Path::new("/proc").join(process.to_string()).exists()
+/// What the driver answers for a number without a device, depending on its version.
+fn is_absent(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENODEV))
+}
+
+fn done_if_absent(e: io::Error) -> io::Result<()> {
+    if is_absent(&e) { Ok(()) } else { Err(e) }
 }
 
 fn open_node(path: &Path) -> io::Result<OwnedFd> {

@@ -3,14 +3,22 @@
 //! libublk was looked at first: it brings its own ring and loop for each queue, a thread-local
 //! control ring and an async runtime, and needs libclang to build. Here the mirror's thread has the
 //! one ring on which block requests, disks and the peer meet, and what is left of the protocol is
-//! six admin commands and two I/O commands.
+//! ten admin commands and two I/O commands.
 //!
 //! Requests are copied (the driver copies a write's bytes out before it hands the request over),
-//! so nobody can change them in flight. User recovery is not used: the device goes with its agent.
+//! so nobody can change them in flight.
+//!
+//! Where the driver can, a device is made to outlive its server (*user recovery* with *reissue*):
+//! when the process dies, requests wait, and the driver hands everything that was not answered to
+//! the next server. What may be taken over is for the caller to decide; the mark that a device is
+//! made with helps to know one's own. Nothing bounds the wait but [`stop`].
 
 pub(crate) mod abi;
 mod device;
 mod server;
 
-pub use device::{device_path, is_available};
-pub use server::UblkServer;
+pub use device::{
+    DeviceInfo, DeviceState, Survival, begin_takeover, device_path, inspect, is_available, remove,
+    stop, survival,
+};
+pub use server::{UblkServer, UblkSpec};

@@ -1,7 +1,7 @@
 //! The server of one ublk device as a front end.
 
 use super::abi::{IoDesc, IoOp};
-use super::device::{Admin, Geometry};
+use super::device::{Admin, Geometry, ServerEnd, device_path};
 use crate::front::FrontEnd;
 use crate::nbd::Export;
 use crate::sys::ublk::Queue;
@@ -11,7 +11,7 @@ use mirror_core::io::{Request, RequestError, RequestId, RequestOp};
 use mirror_core::units::{Extent, MAX_EXTENT_BYTES};
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -23,48 +23,74 @@ const DEPTH: u16 = 64;
 const MAX_IO: u32 = 512 << 10;
 const SECTOR: u64 = 512;
 
+/// Which device to serve.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UblkSpec {
+    /// Number n of `/dev/ublkb<n>`.
+    pub number: u32,
+    /// A number of the caller's that the driver keeps with the device.
+    pub mark: u64,
+    /// The device is there: serve it after [`begin_takeover`](super::begin_takeover). Otherwise it
+    /// is made.
+    pub take_over: bool,
+}
+
 /// Where the removal stands. The admin commands wait for the server, so a thread gives them.
 enum Closing {
     No,
     /// The driver takes the device away; it gives all tags back.
-    Stopping {
-        closed: Sender<()>,
-        gone: Receiver<()>,
-    },
+    Stopping(Sender<()>),
     /// The server's end is closed; the driver forgets the device.
-    Removing {
-        gone: Receiver<()>,
-    },
+    Removing,
     Gone,
+}
+
+/// What a thread with an admin command has to say.
+enum Word {
+    Opened(io::Result<()>),
+    Removed(io::Result<()>),
+}
+
+/// Where the opening stands.
+enum Opening {
+    Under,
+    Ended(io::Result<()>),
+    Told,
 }
 
 /// Serves `/dev/ublkb<number>`.
 pub struct UblkServer {
-    number: u32,
+    spec: UblkSpec,
     export: Export,
     queue: Option<Queue>,
     /// Tags by request, with the bytes that a success reports.
     requests: HashMap<RequestId, (u16, u32)>,
     next_request: u64,
     failed: bool,
+    opening: Opening,
     closing: Closing,
-    /// The admin thread rings this when it has done something.
+    complaints: VecDeque<String>,
+    /// What the admin threads say; they ring the bell then.
+    words: (Sender<Word>, Receiver<Word>),
     bell: Option<Arc<EventFd>>,
     listening: Slots<()>,
 }
 
 impl UblkServer {
-    /// A server of the device `number` for the mirror that `export` describes.
+    /// A server of the device `spec` for the mirror that `export` describes.
     #[must_use]
-    pub fn new(number: u32, export: Export) -> Self {
+    pub fn new(spec: UblkSpec, export: Export) -> Self {
         Self {
-            number,
+            spec,
             export,
             queue: None,
             requests: HashMap::new(),
             next_request: 0,
             failed: false,
+            opening: Opening::Under,
             closing: Closing::No,
+            complaints: VecDeque::new(),
+            words: channel(),
             bell: None,
             listening: Slots::default(),
         }
@@ -72,7 +98,8 @@ impl UblkServer {
 
     fn geometry(&self) -> Geometry {
         Geometry {
-            number: self.number,
+            number: self.spec.number,
+            mark: self.spec.mark,
             size: self.export.size,
             block: self.export.block,
             depth: DEPTH,
@@ -81,12 +108,45 @@ impl UblkServer {
         }
     }
 
+    fn name(&self) -> String {
+        device_path(self.spec.number).display().to_string()
+    }
+
     fn listen(&mut self, ring: &mut dyn Submitter) -> io::Result<()> {
         let Some(bell) = &self.bell else { return Ok(()) };
         let file: Fd = Arc::new(bell.as_fd().try_clone_to_owned()?);
         let op = Op::Read { file, offset: 0, buf: BufMut::zeroed(8), range: 0..8 };
         self.listening.submit(op, (), ring);
         Ok(())
+    }
+
+    /// Does an admin command that waits for this very server, on a thread.
+    fn aside(&self, name: &str, work: impl FnOnce() -> Word + Send + 'static) -> io::Result<()> {
+        let (bell, words) = (self.bell.clone(), self.words.0.clone());
+        let thread = std::thread::Builder::new().name(format!("ublk-{name}-{}", self.spec.number));
+        thread.spawn(move || {
+            let _ = words.send(work()); // the server may be gone
+            if let Some(bell) = bell {
+                let _ = bell.write(1); // full means that it rings already
+            }
+        })?;
+        Ok(())
+    }
+
+    fn hear(&mut self) {
+        while let Ok(word) = self.words.1.try_recv() {
+            match word {
+                Word::Opened(result) => self.opening = Opening::Ended(result),
+                Word::Removed(result) => {
+                    if let Err(e) = result {
+                        let what = format!("{} was not removed: {e}", self.name());
+                        self.complaints.push_back(what);
+                    }
+                    self.closing = Closing::Gone;
+                    self.bell = None;
+                }
+            }
+        }
     }
 
     fn request_of(&mut self, tag: u16, ring: &mut dyn Submitter) -> Option<Request> {
@@ -106,28 +166,30 @@ impl UblkServer {
         Some(Request { id, op, extent, fua: desc.fua })
     }
 
-    /// All tags are back: closes the server's end, so that the device can be removed.
-    fn close_when_idle(&mut self) {
-        let idle = self.queue.as_ref().is_none_or(|q| q.with_driver() == 0);
-        if !idle || !self.requests.is_empty() || !matches!(self.closing, Closing::Stopping { .. }) {
-            return;
-        }
-        let Closing::Stopping { closed, gone } =
-            std::mem::replace(&mut self.closing, Closing::Gone)
-        else {
-            return;
-        };
-        self.queue = None;
-        let _ = closed.send(()); // the thread waits for it
-        self.closing = Closing::Removing { gone };
+    fn is_idle(&self) -> bool {
+        self.queue.as_ref().is_none_or(|q| q.with_driver() == 0)
     }
 
-    fn look_for_removal(&mut self) {
-        if let Closing::Removing { gone } = &self.closing {
-            if gone.try_recv().is_ok() {
-                self.closing = Closing::Gone;
-                self.bell = None;
-            }
+    /// All tags are back: closes the server's end, so that the device can be removed.
+    fn close_when_idle(&mut self) {
+        if !self.is_idle() || !self.requests.is_empty() {
+            return;
+        }
+        if let Closing::Stopping(closed) = &self.closing {
+            self.queue = None;
+            let _ = closed.send(()); // the thread waits for it
+            self.closing = Closing::Removing;
+        }
+    }
+
+    /// A tag came back without a request.
+    fn given_back(&mut self, result: i32) {
+        let taken = matches!(self.closing, Closing::No) && !self.failed && self.is_idle();
+        if taken && self.requests.is_empty() {
+            self.failed = true;
+            let e = io::Error::from_raw_os_error(-result);
+            self.complaints
+                .push_back(format!("{} was stopped by somebody else ({e})", self.name()));
         }
     }
 }
@@ -153,28 +215,42 @@ fn request_op(queue: &mut Queue, tag: u16, desc: IoDesc, bytes: u64) -> Option<(
 impl FrontEnd for UblkServer {
     fn start(&mut self, ring: &mut dyn Submitter) -> io::Result<()> {
         let mut admin = Admin::open()?;
-        let device = admin.make(self.geometry())?;
-        let max_io = usize::try_from(MAX_IO).expect("fits");
-        let mut queue = Queue::new(device, DEPTH, max_io, admin.legacy)?;
-        for tag in 0..DEPTH {
+        let UblkSpec { number, take_over, .. } = self.spec;
+        let ServerEnd { file, depth, max_io } =
+            if take_over { admin.take_over(number)? } else { admin.make(self.geometry())? };
+        let max_io = usize::try_from(max_io).map_err(io::Error::other)?;
+        let mut queue = Queue::new(file, depth, max_io, admin.legacy())?;
+        for tag in 0..depth {
             queue.fetch(tag, ring);
         }
         self.queue = Some(queue);
         self.bell = Some(Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC)?));
         self.listen(ring)?;
-        let number = self.number;
-        // It returns only when this thread's ring has served the first reads of the device.
-        std::thread::Builder::new().name(format!("ublk-start-{number}")).spawn(move || {
-            if let Err(e) = admin.start(number) {
-                eprintln!("ublk device {number} was not started: {e}");
+        // It returns only when this thread's ring has fetched every tag, and a start also when
+        // the first reads of the device were served.
+        self.aside("open", move || {
+            Word::Opened(if take_over { admin.end_takeover(number) } else { admin.start(number) })
+        })
+    }
+
+    fn opened(&mut self) -> Option<io::Result<()>> {
+        match std::mem::replace(&mut self.opening, Opening::Told) {
+            Opening::Under => {
+                self.opening = Opening::Under;
+                None
             }
-        })?;
-        Ok(())
+            Opening::Ended(result) => Some(result),
+            Opening::Told => Some(Ok(())),
+        }
+    }
+
+    fn complaint(&mut self) -> Option<String> {
+        self.complaints.pop_front()
     }
 
     fn on_cqe(&mut self, cqe: Completion, ring: &mut dyn Submitter, out: &mut Vec<Request>) {
         if self.listening.take(&cqe).is_some() {
-            self.look_for_removal();
+            self.hear();
             if self.bell.is_some() {
                 let _ = self.listen(ring); // without it the loop looks at its next wake-up
             }
@@ -183,8 +259,9 @@ impl FrontEnd for UblkServer {
         let Ok(tag) = u16::try_from(cqe.token()) else { return };
         let Some(queue) = &mut self.queue else { return };
         queue.returned(tag);
-        if cqe.result() == 0 {
-            out.extend(self.request_of(tag, ring));
+        match cqe.result() {
+            0 => out.extend(self.request_of(tag, ring)),
+            result => self.given_back(result),
         }
         self.close_when_idle();
     }
@@ -227,23 +304,14 @@ impl FrontEnd for UblkServer {
             return;
         }
         let (closed, is_closed) = channel();
-        let (done, gone) = channel();
-        let (number, bell) = (self.number, self.bell.clone());
-        self.closing = Closing::Stopping { closed, gone };
-        let thread = std::thread::Builder::new().name(format!("ublk-stop-{number}"));
-        let spawned = thread.spawn(move || {
-            let removed = Admin::open().and_then(|mut admin| {
+        let number = self.spec.number;
+        self.closing = Closing::Stopping(closed);
+        let spawned = self.aside("stop", move || {
+            Word::Removed(Admin::open().and_then(|mut admin| {
                 admin.stop(number)?;
                 let _ = is_closed.recv(); // an end that is gone is closed
                 admin.remove(number)
-            });
-            if let Err(e) = removed {
-                eprintln!("ublk device {number} was not removed: {e}");
-            }
-            let _ = done.send(()); // the server may be gone
-            if let Some(bell) = bell {
-                let _ = bell.write(1); // full means that it rings already
-            }
+            }))
         });
         if spawned.is_err() {
             // Without a thread the device goes with the process.
@@ -256,7 +324,7 @@ impl FrontEnd for UblkServer {
         match &self.closing {
             Closing::Gone => true,
             Closing::No => self.queue.is_none(),
-            Closing::Stopping { .. } | Closing::Removing { .. } => false,
+            Closing::Stopping(_) | Closing::Removing => false,
         }
     }
 }

@@ -55,6 +55,12 @@ pub fn serve(
         for (_, cqe) in done {
             front_end.on_cqe(cqe, &mut ring.owner(Owner::FRONT_END), &mut requests);
         }
+        if let Some(Err(e)) = front_end.opened() {
+            return Err(e);
+        }
+        if let Some(complaint) = front_end.complaint() {
+            eprintln!("{complaint}");
+        }
         let mut queue = VecDeque::from(requests);
         while let Some(request) = queue.pop_front() {
             let result = answer(&request);

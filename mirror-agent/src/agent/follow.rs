@@ -57,6 +57,11 @@ async fn driver_events(
             DriverEvent::DeviceFailed => {
                 agent.events.log(Event::driver(driver::FAILED, mirror.config.nmp, &[]));
                 tracing::error!("Next: clpmdctrl --deactive {}", mirror.config.name);
+                let failed = Arc::clone(&mirror);
+                own.spawn(async move { failed.device_failed().await });
+            }
+            DriverEvent::FrontEnd(what) => {
+                agent.events.log(Event::driver(driver::FRONT_END, mirror.config.nmp, &[&what]));
             }
             DriverEvent::Ended(why) => {
                 agent.events.log(Event::driver(driver::ENDED, mirror.config.nmp, &[&why]));

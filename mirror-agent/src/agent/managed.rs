@@ -23,6 +23,8 @@ use tokio::time::timeout;
 const PEER_VIEW_LIFE: Duration = Duration::from_secs(10);
 /// A request waits this long for an activation or deactivation under way, mkfs included.
 const ENTER_LIMIT: Duration = Duration::from_secs(30);
+/// For what is on its way to a disk before the device is left to the next agent.
+const SUSPEND_LIMIT: Duration = Duration::from_secs(60);
 /// A driver that has not given its state after so long hangs.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
 
@@ -280,6 +282,68 @@ impl Managed {
             Err(refusal) => Err(StepError {
                 code: MdCode::Failed,
                 message: format!("{} was not stopped: {refusal}", self.config.name),
+            }),
+        }
+    }
+
+    /// Serves the device of an earlier agent again, whose users wait. If that fails, they get
+    /// errors, and the mirror is deactivated.
+    pub(super) async fn resume(&self) {
+        let mut stage = self.stage.lock().await;
+        *stage = Stage::UP;
+        let served = async {
+            let front_end = self.driver.open_front_end().await?;
+            self.host.attach(front_end).await
+        };
+        if let Err(e) = served.await {
+            let reason = ActivateReason::OpenPort;
+            self.events.log(Event::ActivateFailed(reason, self.device.clone()));
+            tracing::error!("{} is not served again: {e}", self.device);
+            self.drop_device(&mut stage).await;
+        }
+    }
+
+    /// The core serves nothing any more, though nobody has deactivated: nothing may hang.
+    pub(super) async fn device_failed(&self) {
+        let mut stage = self.stage.lock().await;
+        if stage.front_end && self.is_active().await == Some(false) {
+            self.drop_device(&mut stage).await;
+        }
+    }
+
+    /// Takes everything down, also what is in use.
+    async fn drop_device(&self, stage: &mut Stage) {
+        stage.device = true; // until it is certain that there is none
+        match self.host.discard().await {
+            Ok(()) => stage.device = false,
+            Err(e) => tracing::error!("{}: {e}", self.device),
+        }
+        if let Err(e) = self.go_down(stage).await {
+            tracing::error!("{} was not closed: {e}", self.config.name);
+        }
+    }
+
+    /// Ends, and leaves the device to the next agent, where there is one that stays. Otherwise as
+    /// [`stop`](Self::stop).
+    pub(super) async fn suspend(&self) -> Step<()> {
+        let mut stage = self.stage.lock().await;
+        if !stage.device || !self.host.would_stay().await {
+            let stopped = self.shut_down(&mut stage).await;
+            self.driver.end().await;
+            return stopped;
+        }
+        let suspended = timeout(SUSPEND_LIMIT, self.driver.command(Command::Suspend)).await;
+        self.driver.leave().await;
+        self.events.log(Event::driver(driver::LEFT, self.config.nmp, &[]));
+        match suspended {
+            Ok(Ok(_)) => Ok(()),
+            // The next agent finds what it would find after a crash.
+            other => Err(StepError {
+                code: MdCode::Failed,
+                message: format!(
+                    "{} was left in the middle of its work: {other:?}",
+                    self.config.name
+                ),
             }),
         }
     }

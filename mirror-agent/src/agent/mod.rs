@@ -13,7 +13,7 @@ mod service;
 mod start;
 
 pub use parts::{DriverEvent, HostOps, MirrorHandle, Opened, Peer, Plant, Step, StepError};
-pub use start::{Options, StartError, config_failure, run};
+pub use start::{End, Options, StartError, config_failure, run};
 
 use crate::config::Config;
 use crate::ctl::Refused;

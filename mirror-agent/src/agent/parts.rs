@@ -50,6 +50,10 @@ pub trait MirrorHandle: Send + Sync + 'static {
     /// Ends serving. Closing what is closed succeeds.
     fn close_front_end(&self) -> Answer<Step<()>>;
 
+    /// Ends the driver and waits for it, but leaves the front end's device, with all that is not
+    /// answered, to the next agent; after [`Command::Suspend`].
+    fn leave(&self) -> Answer<()>;
+
     /// Ends the driver and waits for it; after [`Command::Shutdown`] if the stop is a clean one.
     fn end(&self) -> Answer<()>;
 }
@@ -61,6 +65,13 @@ pub trait HostOps: Send + Sync + 'static {
 
     /// Takes the device name away. What is not there counts as taken away.
     fn detach(&self) -> Answer<Step<()>>;
+
+    /// Whether there is a device now that would outlive this agent.
+    fn would_stay(&self) -> Answer<bool>;
+
+    /// Takes down a device that must not be served: the name and the mounts, however much they are
+    /// in use, and the device if no front end of this process has it.
+    fn discard(&self) -> Answer<Step<()>>;
 
     /// Checks the file system if the configuration says that it is due; calls `started` first if
     /// so. Gives whether it was checked.
@@ -89,6 +100,8 @@ pub enum DriverEvent {
     TellPeerBehind(SessionNo),
     /// The device fails all I/O from now on.
     DeviceFailed,
+    /// Something is wrong with the front end; what.
+    FrontEnd(String),
     /// The driver ended without having been asked to; why.
     Ended(String),
 }
@@ -101,6 +114,9 @@ pub struct Opened {
     pub host: Arc<dyn HostOps>,
     /// What the driver tells of its own accord. The driver never waits for room.
     pub events: mpsc::Receiver<DriverEvent>,
+    /// It is active, on a device that an earlier agent has left: the front end is to be opened and
+    /// attached at once, its users wait.
+    pub resumed: bool,
 }
 
 /// Opens mirrors: reads the partitions, starts the driver's thread, prepares the host's part.
@@ -112,6 +128,9 @@ pub trait Plant: Send + Sync + 'static {
         mirror: MirrorConfig,
         secret: Secret,
     ) -> Answer<Step<Opened>>;
+
+    /// Clears away what earlier agents have left of mirrors that are not in `config`.
+    fn sweep(&self, config: Arc<Config>) -> Answer<()>;
 }
 
 /// The way to the other agent.

@@ -61,6 +61,15 @@ pub fn config_failure(e: &ConfigError) -> StartError {
     failure(reason, e)
 }
 
+/// How the agent is to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Every mirror is deactivated.
+    Stop,
+    /// Devices that can outlive the agent stay, with their mounts, for the next one.
+    Suspend,
+}
+
 /// Runs the agent until `stop` is ready, and stops it. Gives whether it stopped cleanly. If a
 /// driver ends by itself, so does the agent, and not cleanly: the process must end then, since the
 /// clients of that driver hang as long as it lives.
@@ -71,14 +80,14 @@ pub async fn run(
     config: Config,
     plant: Arc<dyn Plant>,
     options: Options,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = End>,
 ) -> Result<bool, StartError> {
     let events = options.events.clone();
     match Running::start(config, plant, options).await {
         Ok(running) => {
             let agent = Arc::clone(&running.agent);
             tokio::select! {
-                () = stop => Ok(running.stop().await),
+                end = stop => Ok(running.stop(end).await),
                 () = agent.died.notified() => {
                     // Unmounting what hangs would hang; the next start clears up.
                     events.log(Event::AgentStopFailed);
@@ -152,7 +161,7 @@ impl Running {
         }
     }
 
-    async fn stop(mut self) -> bool {
+    async fn stop(mut self, end: End) -> bool {
         self.tell("STOPPING=1");
         // No new activation may begin while the mirrors are being closed. What goes on by itself
         // goes on: a last write may wait for the peer's word that it knows itself behind.
@@ -161,7 +170,13 @@ impl Running {
         let mut stopping = JoinSet::new();
         for mirror in self.agent.open_mirrors() {
             let mirror = Arc::clone(mirror);
-            stopping.spawn(async move { (mirror.config.name.clone(), mirror.stop().await) });
+            stopping.spawn(async move {
+                let stopped = match end {
+                    End::Stop => mirror.stop().await,
+                    End::Suspend => mirror.suspend().await,
+                };
+                (mirror.config.name.clone(), stopped)
+            });
         }
         let mut clean = true;
         while let Some(ended) = stopping.join_next().await {
@@ -224,6 +239,7 @@ async fn open_all(
     events: &EventLog,
 ) -> (Vec<Entry>, Receivers) {
     let (mut entries, mut receivers) = (Vec::new(), Vec::new());
+    plant.sweep(Arc::clone(config)).await;
     for m in &config.mirrors {
         match plant.open(Arc::clone(config), m.clone(), secret.clone()).await {
             Ok(opened) => {
@@ -239,6 +255,9 @@ async fn open_all(
                     )
                     .await,
                 );
+                if opened.resumed {
+                    mirror.resume().await;
+                }
                 receivers.push((Arc::clone(&mirror), opened.events));
                 entries.push(Entry::Open(mirror));
             }

@@ -190,6 +190,13 @@ pub static PARAMS: &[Param] = &[
     ),
     param(
         Agent,
+        "agent_timeout",
+        int(0, 86_400, "s"),
+        Preset::Int(60),
+        "How long a device that outlives its agent (`ublk`) waits for a new one before the watchdog stops it and its users get I/O errors; 0: for ever.",
+    ),
+    param(
+        Agent,
         "alert_log_size",
         int(16, 1_048_576, "KiB"),
         Preset::Int(1024),

@@ -30,6 +30,8 @@ const MIN_WAIT: Duration = Duration::from_millis(1);
 
 struct Front {
     end: Box<dyn FrontEnd>,
+    /// Who is to be told that it serves.
+    opening: Option<oneshot::Sender<io::Result<()>>>,
     closing: Option<Closing>,
 }
 
@@ -49,6 +51,8 @@ pub(super) struct EventLoop<M> {
     cluster: Disk,
     net: Net,
     front: Option<Front>,
+    /// The device must fail: so must one of an earlier agent that is yet to be taken over.
+    failed: bool,
     orders: Receiver<Order>,
     eventfd: Fd,
     wake: Slots<()>,
@@ -81,6 +85,7 @@ impl<M: Machine> EventLoop<M> {
             cluster: Disk::new(Role::Meta, config.cluster, disk_limit_ms),
             net: Net::new(config.net)?,
             front: None,
+            failed: false,
             orders,
             eventfd: Arc::new(wake.as_fd().try_clone_to_owned()?),
             wake: Slots::default(),
@@ -108,6 +113,8 @@ impl<M: Machine> EventLoop<M> {
         let mut done = Vec::new();
         self.listen_for_wakes();
         self.net_do(Net::accept);
+        // A machine that may not go on with the device of an earlier agent says so at once.
+        self.events.push_back(Event::Timer);
         loop {
             self.take_orders(self.now);
             self.expire(self.now);
@@ -204,6 +211,7 @@ impl<M: Machine> EventLoop<M> {
                 }
             }
             Action::FailDevice => {
+                self.failed = true;
                 self.front_do(|end, ring, _| end.fail(ring));
                 self.owe(Report::DeviceFailed);
             }
@@ -217,7 +225,11 @@ impl<M: Machine> EventLoop<M> {
     }
 
     fn report(&mut self, notice: Notice) {
-        if let Err(e) = self.reports.try_send(Report::Notice(notice)) {
+        self.tell(Report::Notice(notice));
+    }
+
+    fn tell(&mut self, report: Report) {
+        if let Err(e) = self.reports.try_send(report) {
             tracing::warn!(error = %e, "a notice to the agent was dropped");
         }
     }
@@ -242,11 +254,12 @@ impl<M: Machine> EventLoop<M> {
                 Ok(Order::Status(answer)) => {
                     let _ = answer.send(self.machine.status(now)); // whoever asked may be gone
                 }
-                Ok(Order::OpenFrontEnd(spec, answer)) => {
-                    let opened = self.open_front_end(&spec);
-                    let _ = answer.send(opened); // whoever asked may be gone
-                }
+                Ok(Order::OpenFrontEnd(spec, answer)) => self.open_front_end(&spec, answer),
                 Ok(Order::CloseFrontEnd(answer)) => self.close_front_end(Some(answer), now.mono),
+                Ok(Order::Leave) => {
+                    self.front = None;
+                    self.stop(now.mono);
+                }
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => self.stop(now.mono),
                 Err(TryRecvError::Empty) => return,
             }
@@ -264,21 +277,33 @@ impl<M: Machine> EventLoop<M> {
         self.events.push_back(Event::Command { id, command });
     }
 
-    fn open_front_end(&mut self, spec: &FrontEndSpec) -> io::Result<()> {
+    fn open_front_end(&mut self, spec: &FrontEndSpec, answer: oneshot::Sender<io::Result<()>>) {
+        match self.start_front_end(spec) {
+            Ok(end) => self.front = Some(Front { end, opening: Some(answer), closing: None }),
+            Err(e) => {
+                let _ = answer.send(Err(e)); // whoever asked may be gone
+            }
+        }
+    }
+
+    fn start_front_end(&mut self, spec: &FrontEndSpec) -> io::Result<Box<dyn FrontEnd>> {
         if self.front.is_some() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a front end is open"));
         }
-        let mut end: Box<dyn FrontEnd> = match spec {
+        let (mut end, is_old): (Box<dyn FrontEnd>, bool) = match spec {
             FrontEndSpec::NbdSocket { path, export } => {
-                Box::new(NbdServer::new(path, export.clone()))
+                (Box::new(NbdServer::new(path, export.clone())), false)
             }
-            FrontEndSpec::Ublk { number, export } => {
-                Box::new(UblkServer::new(*number, export.clone()))
+            FrontEndSpec::Ublk { device, export } => {
+                (Box::new(UblkServer::new(*device, export.clone())), device.take_over)
             }
         };
+        self.failed &= is_old;
         end.start(&mut self.ring.owner(Owner::FRONT_END))?;
-        self.front = Some(Front { end, closing: None });
-        Ok(())
+        if self.failed {
+            end.fail(&mut self.ring.owner(Owner::FRONT_END));
+        }
+        Ok(end)
     }
 
     fn close_front_end(&mut self, answer: Option<oneshot::Sender<()>>, now: Millis) {
@@ -294,6 +319,8 @@ impl<M: Machine> EventLoop<M> {
     }
 
     fn look_after_front_end(&mut self, now: Now) {
+        self.look_after_opening(now);
+        self.hear_complaints();
         let Some(front) = &mut self.front else { return };
         let Some(closing) = &mut front.closing else { return };
         if closing.deadline.is_some_and(|d| d <= now.mono) {
@@ -305,6 +332,32 @@ impl<M: Machine> EventLoop<M> {
                 let _ = answer.send(()); // whoever asked may be gone
             }
             self.front = None;
+        }
+    }
+
+    fn look_after_opening(&mut self, now: Now) {
+        let Some(front) = &mut self.front else { return };
+        if front.opening.is_none() {
+            return;
+        }
+        if front.closing.is_some() {
+            front.opening = None; // whoever waits is told by that
+            return;
+        }
+        let Some(opened) = front.end.opened() else { return };
+        let failed = opened.is_err();
+        if let Some(answer) = front.opening.take() {
+            let _ = answer.send(opened); // whoever asked may be gone
+        }
+        if failed {
+            self.close_front_end(None, now.mono);
+        }
+    }
+
+    fn hear_complaints(&mut self) {
+        while let Some(what) = self.front.as_mut().and_then(|f| f.end.complaint()) {
+            tracing::error!("{what}");
+            self.tell(Report::FrontEnd(what));
         }
     }
 

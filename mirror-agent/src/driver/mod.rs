@@ -18,6 +18,7 @@ pub use partition::{OpenError, Partition};
 
 use kmod_shim::nbd::Export;
 use kmod_shim::sys::Submitter;
+use kmod_shim::ublk::UblkSpec;
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{Action, Event, Notice};
 use mirror_core::mirror::Mirror;
@@ -87,8 +88,8 @@ pub enum FrontEndSpec {
     },
     /// A block device of the kernel's ublk driver.
     Ublk {
-        /// Number n of `/dev/ublkb<n>`.
-        number: u32,
+        /// Which device; it is made or taken over.
+        device: UblkSpec,
         /// Name, size and block size.
         export: Export,
     },
@@ -106,6 +107,9 @@ pub enum Report {
     },
     /// The device fails from now on ([`Action::FailDevice`]). Never dropped.
     DeviceFailed,
+    /// Something is wrong with the front end: what. Dropped (and logged) if the agent does not keep
+    /// up.
+    FrontEnd(String),
     /// The driver's thread ended: as asked, or with an error of the ring, after which the process
     /// must end, too: clients may hang until then. If the agent does not keep up, only the end of
     /// the channel says so.
@@ -117,6 +121,7 @@ enum Order {
     Status(oneshot::Sender<MirrorStatus>),
     OpenFrontEnd(FrontEndSpec, oneshot::Sender<io::Result<()>>),
     CloseFrontEnd(oneshot::Sender<()>),
+    Leave,
     Stop,
 }
 
@@ -141,7 +146,8 @@ impl Handle {
         self.order(Order::Status)
     }
 
-    /// Opens the front end; there is at most one.
+    /// Opens the front end; there is at most one. Answered when it serves, or cannot; then it is
+    /// closed again by itself.
     #[must_use]
     pub fn open_front_end(&self, spec: FrontEndSpec) -> oneshot::Receiver<io::Result<()>> {
         self.order(|answer| Order::OpenFrontEnd(spec, answer))
@@ -158,6 +164,14 @@ impl Handle {
     pub fn stop(&self) {
         // A full queue is emptied soon; an ended driver needs no order.
         let _ = self.orders.send(Order::Stop);
+        self.wake();
+    }
+
+    /// As [`Handle::stop`], but the front end stays as it is, with all that it was not answered, for
+    /// the next process. Give [`Command::Suspend`] first.
+    pub fn leave(&self) {
+        // A full queue is emptied soon; an ended driver needs no order.
+        let _ = self.orders.send(Order::Leave);
         self.wake();
     }
 

@@ -31,11 +31,8 @@ pub enum CarrierKind {
     /// `nbdfuse` and a loop device; for kernels that have neither ublk nor nbd.
     #[default]
     NbdFuse,
-    /// None: the kernel's ublk driver makes the device of this number.
-    Ublk {
-        /// Number n of `/dev/ublkb<n>`.
-        number: u32,
-    },
+    /// None: the kernel's ublk driver makes the device.
+    Ublk,
     /// None: NBD clients use the socket themselves, and there is no file system to mount.
     SocketOnly,
 }
@@ -128,7 +125,7 @@ impl Carrier {
         config.check()?;
         match config.kind {
             CarrierKind::SocketOnly => Ok(Self::SocketOnly),
-            CarrierKind::Ublk { .. } => KernelDevice::open(config, socket).await.map(Self::Kernel),
+            CarrierKind::Ublk => KernelDevice::open(config, socket).map(Self::Kernel),
             CarrierKind::NbdFuse => {
                 NbdFuse::open(config, runner, socket, export).await.map(|c| Self::NbdFuse(c.into()))
             }
@@ -176,9 +173,6 @@ impl Carrier {
 /// Code 30 if the state file or the mount table cannot be read; 89 if something of ours resists.
 pub async fn clear_stale(config: &CarrierConfig, runner: &Runner) -> Result<Cleared, HostError> {
     config.check()?;
-    if let CarrierKind::Ublk { number } = config.kind {
-        kernel::clear(config, number, runner).await?;
-    }
     stale::clear(config, runner).await
 }
 

@@ -14,6 +14,11 @@ pub mod fsck;
 pub mod holders;
 pub mod loops;
 pub mod mounts;
+pub mod offers;
+pub mod process;
+mod statefile;
+pub mod survivor;
+pub mod watchdog;
 
 pub use carrier::{Carrier, CarrierConfig, CarrierKind};
 pub use command::Runner;

@@ -193,6 +193,16 @@ pub mod driver {
     pub const BROKE: DriverSpec = line(Warning, "NMP%1 mirror break occurred, goes on alone.");
     /// Not in the manual: the device serves nothing any more.
     pub const FAILED: DriverSpec = line(Error, "NMP%1 fails all I/O from now on.");
+    /// Not in the manual: the device of an earlier agent is served again.
+    pub const RESUMED: DriverSpec = line(Info, "NMP%1 is served again by a new agent.");
+    /// Not in the manual: the device of an earlier agent fails all I/O; why.
+    pub const NOT_RESUMED: DriverSpec = line(Error, "NMP%1 is not served again(%2).");
+    /// Not in the manual: something is wrong with the block device of the kernel's; what.
+    pub const FRONT_END: DriverSpec = line(Error, "NMP%1 block device error(%2).");
+    /// Not in the manual: the device was stopped, since no agent came back; why.
+    pub const GIVEN_UP: DriverSpec = line(Error, "NMP%1 was stopped, all I/O on it fails(%2).");
+    /// Not in the manual: the agent ends and leaves the device to its successor.
+    pub const LEFT: DriverSpec = line(Info, "NMP%1 waits for the next agent.");
     /// Not in the manual: the driver ended by itself; why.
     pub const ENDED: DriverSpec = line(Error, "NMP%1 driver ended(%2).");
     /// Not in the manual: a session opened; the row of the direction table.

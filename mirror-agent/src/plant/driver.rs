@@ -1,6 +1,7 @@
 //! The driver's thread behind the agent's trait.
 
-use super::internal;
+use super::ublk::Place;
+use super::{internal, step};
 use crate::agent::{MirrorHandle, Step};
 use crate::ctl::Answer;
 use crate::driver::{FrontEndSpec, Handle};
@@ -9,28 +10,42 @@ use kmod_shim::ublk::device_path;
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::status::MirrorStatus;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// For a front end to serve; the kernel reads a new device's first blocks before.
+const OPEN_LIMIT: Duration = Duration::from_secs(30);
 
 /// How the device is served.
 #[derive(Clone, Debug)]
 pub(super) enum Serving {
     /// On this NBD socket.
     Socket(PathBuf),
-    /// By the ublk device of this number.
-    Ublk(u32),
+    /// By the ublk device of this place.
+    Ublk(Arc<Place>),
 }
 
 impl Serving {
-    /// What the driver is to open, and where it will be.
-    fn spec(&self, export: Export) -> (FrontEndSpec, PathBuf) {
+    /// What the driver is to open, and where it will be. Waits for the kernel.
+    fn prepare(&self, export: Export) -> Step<(FrontEndSpec, PathBuf)> {
         match self {
             Self::Socket(path) => {
-                (FrontEndSpec::NbdSocket { path: path.clone(), export }, path.clone())
+                Ok((FrontEndSpec::NbdSocket { path: path.clone(), export }, path.clone()))
             }
-            Self::Ublk(number) => {
-                (FrontEndSpec::Ublk { number: *number, export }, device_path(*number))
+            Self::Ublk(place) => {
+                let device = place.prepare(export.size, export.block).map_err(|e| step(&e))?;
+                Ok((FrontEndSpec::Ublk { device, export }, device_path(device.number)))
             }
+        }
+    }
+
+    /// Does what is left to do when the front end is closed.
+    async fn closed(self) {
+        if let Self::Ublk(place) = self {
+            // A panic there leaves the record to the next agent.
+            let _ = tokio::task::spawn_blocking(move || place.closed()).await;
         }
     }
 }
@@ -72,24 +87,47 @@ impl MirrorHandle for DriverHandle {
             let gone = || internal("the driver has ended");
             let status = handle.status().await.map_err(|_| gone())?;
             let export = Export { name, size: status.size, block: status.block };
-            let (spec, place) = serving.spec(export);
-            let opened = handle.open_front_end(spec).await.map_err(|_| gone())?;
-            opened.map_err(|e| internal(&format!("{}: {e}", place.display())))?;
+            let (preparing, asked) = (serving.clone(), export);
+            let prepared = tokio::task::spawn_blocking(move || preparing.prepare(asked)).await;
+            let (spec, place) = prepared.map_err(|e| internal(&e.to_string()))??;
+            let opened = match timeout(OPEN_LIMIT, handle.open_front_end(spec)).await {
+                Ok(opened) => opened.map_err(|_| gone())?,
+                Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut)),
+            };
+            if let Err(e) = opened {
+                // One that is still opening, or just closing, is waited for.
+                let _ = handle.close_front_end().await;
+                serving.closed().await;
+                return Err(internal(&format!("{}: {e}", place.display())));
+            }
             Ok(place)
         })
     }
 
     fn close_front_end(&self) -> Answer<Step<()>> {
-        let answer = self.handle.close_front_end();
+        let (answer, serving) = (self.handle.close_front_end(), self.serving.clone());
         Box::pin(async move {
             // A driver that has ended serves nobody.
             let _ = answer.await;
+            serving.closed().await;
             Ok(())
         })
     }
 
     fn end(&self) -> Answer<()> {
         self.handle.stop();
+        self.ended()
+    }
+
+    fn leave(&self) -> Answer<()> {
+        self.handle.leave();
+        self.ended()
+    }
+}
+
+impl DriverHandle {
+    /// Waits for the thread.
+    fn ended(&self) -> Answer<()> {
         // A panic while it was held leaves a whole value behind.
         let thread = self.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         Box::pin(async move {

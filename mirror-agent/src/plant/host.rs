@@ -1,14 +1,17 @@
 //! Block device and file system of one mirror behind the agent's trait.
 
 use super::driver::Serving;
+use super::ublk::{self, Place};
 use super::{internal, socket_path, step};
 use crate::agent::{HostOps, Step};
-use crate::config::{self, Config, FrontEnd, MirrorConfig};
+use crate::config::{self, Config, MirrorConfig};
 use crate::ctl::Answer;
 use crate::host::carrier::{Carrier, CarrierConfig, CarrierKind};
 use crate::host::command::Runner;
 use crate::host::filesystem::{FileSystem, FsConfig, FsKind, UmountAction};
 use crate::host::fsck::FsckTiming;
+use crate::host::offers::{self, Way};
+use crate::host::survivor::{self, DeviceRecord, Verdict};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +19,6 @@ use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-/// Mirror n is ublk device 1000 + n, out of the way of numbers that the kernel gives out.
-const UBLK_NUMBERS: u32 = 1000;
 /// How long the watcher of the carrier has to let go of it before it is asked again.
 const LET_GO: Duration = Duration::from_millis(50);
 
@@ -28,8 +29,9 @@ pub(super) struct Host {
 
 struct Shared {
     name: String,
-    socket: PathBuf,
     carrier_config: CarrierConfig,
+    serving: Serving,
+    ublk: ublk::Settings,
     runner: Runner,
     fs: Option<FileSystem>,
     carrier: Mutex<Option<Attached>>,
@@ -52,15 +54,33 @@ impl Drop for Attached {
 }
 
 impl Host {
-    /// The host's part of `mirror`; the receiver tells when its block device ends by itself.
-    pub(super) fn new(config: &Config, mirror: &MirrorConfig) -> (Self, mpsc::Receiver<String>) {
+    /// The host's part of `mirror`; the receiver tells when its block device ends by itself. A
+    /// device that an earlier agent has left is served whatever the configuration says.
+    pub(super) fn new(
+        config: &Config,
+        mirror: &MirrorConfig,
+        runner: &Runner,
+        survivor: Option<DeviceRecord>,
+    ) -> (Self, mpsc::Receiver<String>) {
         let (ended, receiver) = mpsc::channel(1);
-        let runner = Runner::default();
+        let runner = runner.clone();
+        let carrier_config = carrier_config(config, mirror, survivor.is_some());
+        let socket = socket_path(&config.agent.run_dir, &mirror.name);
+        let ublk = ublk_settings(config);
+        let serving = match carrier_config.kind {
+            CarrierKind::Ublk => {
+                let (nmp, link) = (u32::from(mirror.nmp), carrier_config.device());
+                let place = Place::new(ublk.clone(), &mirror.name, nmp, link, survivor);
+                Serving::Ublk(Arc::new(place))
+            }
+            CarrierKind::NbdFuse | CarrierKind::SocketOnly => Serving::Socket(socket),
+        };
         let fs = fs_config(config, mirror).map(|c| FileSystem::new(c, runner.clone()));
         let shared = Shared {
             name: mirror.name.clone(),
-            socket: socket_path(&config.agent.run_dir, &mirror.name),
-            carrier_config: carrier_config(config, mirror),
+            carrier_config,
+            serving,
+            ublk,
             runner,
             fs,
             carrier: Mutex::new(None),
@@ -74,18 +94,9 @@ impl Host {
         &self.shared.carrier_config
     }
 
-    pub(super) fn runner(&self) -> &Runner {
-        &self.shared.runner
-    }
-
     /// How the driver is to serve the device.
     pub(super) fn serving(&self) -> Serving {
-        match self.shared.carrier_config.kind {
-            CarrierKind::Ublk { number } => Serving::Ublk(number),
-            CarrierKind::NbdFuse | CarrierKind::SocketOnly => {
-                Serving::Socket(self.shared.socket.clone())
-            }
-        }
+        self.shared.serving.clone()
     }
 
     /// Runs `work` with the parts of this host.
@@ -151,6 +162,34 @@ impl Shared {
         Ok(())
     }
 
+    fn record(&self) -> Step<Option<DeviceRecord>> {
+        if !matches!(self.serving, Serving::Ublk(_)) {
+            return Ok(None);
+        }
+        DeviceRecord::load(&self.ublk.run_dir, &self.name).map_err(|e| step(&e))
+    }
+
+    /// Whether there is a device that would outlive this agent.
+    async fn would_stay(self: Arc<Self>) -> bool {
+        let Ok(Some(record)) = self.record() else { return false };
+        let looked = tokio::task::spawn_blocking(move || kmod_shim::ublk::inspect(record.number));
+        matches!(looked.await, Ok(Ok(Some(device))) if device.survives)
+    }
+
+    /// Takes down the device's name and mounts, by force, and the device if no front end of this
+    /// process serves it.
+    async fn discard(self: Arc<Self>) -> Step<()> {
+        *self.carrier().await = None;
+        let Some(record) = self.record()? else { return Ok(()) };
+        if let Serving::Ublk(place) = &self.serving {
+            place.drop_record();
+        }
+        let asked = record.clone();
+        let verdict = tokio::task::spawn_blocking(move || survivor::look(&asked, true, None)).await;
+        let verdict = verdict.map_err(|e| internal(&e.to_string()))?.unwrap_or(Verdict::Adopt);
+        ublk::take_down(&self.ublk, &record, verdict, &self.runner).await.map_err(|e| step(&e))
+    }
+
     /// The file system and its device.
     async fn mountable(&self) -> Step<(&FileSystem, PathBuf)> {
         let fs = self.fs.as_ref().ok_or_else(|| internal("no file system is configured"))?;
@@ -166,6 +205,14 @@ impl HostOps for Host {
 
     fn detach(&self) -> Answer<Step<()>> {
         self.with(Shared::detach)
+    }
+
+    fn would_stay(&self) -> Answer<bool> {
+        self.with(Shared::would_stay)
+    }
+
+    fn discard(&self) -> Answer<Step<()>> {
+        self.with(Shared::discard)
     }
 
     fn check_if_due(&self, started: Box<dyn FnOnce() + Send>) -> Answer<Step<bool>> {
@@ -210,8 +257,13 @@ impl HostOps for Host {
     }
 }
 
-fn carrier_config(config: &Config, mirror: &MirrorConfig) -> CarrierConfig {
-    let kind = carrier_kind(mirror);
+pub(super) fn ublk_settings(config: &Config) -> ublk::Settings {
+    let agent = &config.agent;
+    ublk::Settings { run_dir: agent.run_dir.clone(), patience: agent.agent_timeout }
+}
+
+fn carrier_config(config: &Config, mirror: &MirrorConfig, survived: bool) -> CarrierConfig {
+    let kind = if survived { CarrierKind::Ublk } else { carrier_kind(mirror) };
     CarrierConfig {
         kind,
         device_dir: config.agent.device_dir.clone(),
@@ -222,23 +274,20 @@ fn carrier_config(config: &Config, mirror: &MirrorConfig) -> CarrierConfig {
 
 /// What carries the mirror; `auto` is decided here, and said.
 fn carrier_kind(mirror: &MirrorConfig) -> CarrierKind {
-    let ublk = CarrierKind::Ublk { number: UBLK_NUMBERS + u32::from(mirror.nmp) };
-    match mirror.front_end {
-        FrontEnd::NbdSocket => CarrierKind::SocketOnly,
-        FrontEnd::Loop => CarrierKind::NbdFuse,
-        FrontEnd::Ublk => ublk,
-        FrontEnd::Auto if kmod_shim::ublk::is_available() => {
-            tracing::info!("{}: served by the kernel's ublk driver", mirror.name);
-            ublk
-        }
-        FrontEnd::Auto => {
-            tracing::info!(
-                "{}: served by nbdfuse and a loop device, for this kernel offers no ublk \
-                 (no /dev/ublk-control; try: modprobe ublk_drv)",
-                mirror.name
-            );
-            CarrierKind::NbdFuse
-        }
+    let choice = offers::gather().choose(offers::named(mirror.front_end));
+    let (name, way) = (&mirror.name, choice.way.name());
+    if choice.works {
+        tracing::info!("{name}: served by {way} ({})", choice.why);
+    } else {
+        tracing::error!(
+            "{name}: {way} does not work here ({}). Next: clpmdagent --check",
+            choice.why
+        );
+    }
+    match choice.way {
+        Way::Ublk => CarrierKind::Ublk,
+        Way::Loop => CarrierKind::NbdFuse,
+        Way::NbdSocket => CarrierKind::SocketOnly,
     }
 }
 

@@ -4,13 +4,16 @@
 mod driver;
 mod host;
 mod state;
+mod ublk;
 
-use crate::agent::{DriverEvent, Opened, Plant, Step, StepError};
+use crate::agent::{DriverEvent, HostOps as _, Opened, Plant, Step, StepError};
 use crate::config::{self, Config, MirrorConfig};
 use crate::ctl::Answer;
 use crate::driver::{Driver, DriverConfig, NetConfig, Partition, Report, Route, now, spawn};
 use crate::host::carrier;
+use crate::host::command::Runner;
 use crate::host::error::HostError;
+use crate::host::survivor::{self, DeviceRecord, Verdict};
 use crate::messages::MdCode;
 use crate::secret::Secret;
 use driver::DriverHandle;
@@ -39,22 +42,38 @@ impl Plant for RealPlant {
         secret: Secret,
     ) -> Answer<Step<Opened>> {
         Box::pin(async move {
-            let (host, failed) = Host::new(&config, &mirror);
-            carrier::clear_stale(host.carrier_config(), host.runner())
-                .await
-                .map_err(|e| step(&e))?;
+            let (runner, settings) = (Runner::default(), host::ublk_settings(&config));
+            let found = ublk::find(&settings, &mirror.name, &runner).await;
+            let survivor = found.map_err(|e| step(&e))?;
+            let (host, failed) = Host::new(&config, &mirror, &runner, survivor.clone());
+            carrier::clear_stale(host.carrier_config(), &runner).await.map_err(|e| step(&e))?;
             let serving = host.serving();
             let name = mirror.name.clone();
-            let driver = tokio::task::spawn_blocking(move || start(&config, &mirror, &secret))
-                .await
-                .map_err(|e| internal(&e.to_string()))??;
+            let left = survivor.clone();
+            let (driver, resumed) = tokio::task::spawn_blocking(move || {
+                start(&config, &mirror, &secret, left.as_ref())
+            })
+            .await
+            .map_err(|e| internal(&e.to_string()))??;
+            if survivor.is_some() && !resumed {
+                // The core says why. Nothing may hang meanwhile.
+                host.discard().await?;
+            }
             let (events, receiver) = mpsc::channel(MAX_EVENTS);
             tokio::spawn(forward(driver.reports, failed, events));
             Ok(Opened {
                 driver: Arc::new(DriverHandle::new(name, serving, driver.handle, driver.thread)),
                 host: Arc::new(host),
                 events: receiver,
+                resumed,
             })
+        })
+    }
+
+    fn sweep(&self, config: Arc<Config>) -> Answer<()> {
+        Box::pin(async move {
+            let names: Vec<&str> = config.mirrors.iter().map(|m| m.name.as_str()).collect();
+            ublk::sweep(&host::ublk_settings(&config), &names, &Runner::default()).await;
         })
     }
 }
@@ -75,19 +94,44 @@ fn unreadable(what: impl std::fmt::Display) -> StepError {
     StepError { code: MdCode::ReadCluster, message }
 }
 
-/// Opens the partitions, reads what they say and starts the thread.
-fn start(config: &Config, mirror: &MirrorConfig, secret: &Secret) -> Step<Driver> {
+/// Opens the partitions, reads what they say and starts the thread. The mirror resumes, if it may,
+/// where there is a device that an earlier agent has left.
+fn start(
+    config: &Config,
+    mirror: &MirrorConfig,
+    secret: &Secret,
+    survivor: Option<&DeviceRecord>,
+) -> Step<(Driver, bool)> {
     let paths = &mirror.partitions[config.side.index()];
     let open = |path: &Path| Partition::open(path, LOCK_WAIT).map_err(unreadable);
     let data = open(&paths.data)?;
     let cluster = open(&paths.cluster)?;
     let mut setup = state::load(&data, &cluster, config.side)?;
     setup.tuning = tuning(config, mirror);
+    setup.resume = match survivor {
+        None => false,
+        Some(left) => fits(left, (setup.record.size, setup.record.block)),
+    };
     let net = net_config(config, mirror, secret)?;
     let name = mirror.name.clone();
     let disk_limit = mirror.timing.disk;
     let driver = DriverConfig { name, data, cluster, net, disk_limit };
-    spawn(driver, Mirror::new(setup, now())).map_err(|e| internal(&e.to_string()))
+    let machine = Mirror::new(setup, now());
+    let resumed = survivor.is_some() && machine.is_active();
+    let driver = spawn(driver, machine).map_err(|e| internal(&e.to_string()))?;
+    Ok((driver, resumed))
+}
+
+/// Whether a device that is left is still that of a mirror of this size and block size.
+fn fits(left: &DeviceRecord, mirror: (u64, u32)) -> bool {
+    let verdict = survivor::look(left, true, Some(mirror));
+    if !matches!(verdict, Ok(Verdict::Adopt)) {
+        tracing::error!(
+            "{}: the device of an earlier agent does not fit: {verdict:?}",
+            left.mirror
+        );
+    }
+    matches!(verdict, Ok(Verdict::Adopt))
 }
 
 fn millis(d: Duration) -> u64 {
@@ -144,6 +188,7 @@ async fn forward(
                 Some(Report::Notice(notice)) => DriverEvent::Notice(notice),
                 Some(Report::TellPeerBehind { session }) => DriverEvent::TellPeerBehind(session),
                 Some(Report::DeviceFailed) => DriverEvent::DeviceFailed,
+                Some(Report::FrontEnd(what)) => DriverEvent::FrontEnd(what),
                 Some(Report::Ended(Ok(()))) => return,
                 Some(Report::Ended(Err(why))) => DriverEvent::Ended(why),
                 // A thread that ends well says so.

@@ -67,6 +67,10 @@ pub(crate) struct Fake {
     pub(crate) fail: Mutex<Vec<&'static str>>,
     pub(crate) refuse: Mutex<Option<Refusal>>,
     pub(crate) fsck_due: Mutex<bool>,
+    /// The device would outlive the agent.
+    pub(crate) stays: Mutex<bool>,
+    /// The mirror is found active on the device of an earlier agent.
+    pub(crate) resumed: Mutex<bool>,
     pub(crate) events: mpsc::Sender<DriverEvent>,
     receiver: Mutex<Option<mpsc::Receiver<DriverEvent>>>,
     /// What the other agent answers; `None` = it cannot be reached.
@@ -82,6 +86,8 @@ impl Fake {
             fail: Mutex::default(),
             refuse: Mutex::default(),
             fsck_due: Mutex::default(),
+            stays: Mutex::default(),
+            resumed: Mutex::default(),
             events,
             receiver: Mutex::new(Some(receiver)),
             peer: Mutex::default(),
@@ -105,7 +111,7 @@ impl Fake {
         Box::pin(std::future::ready(value))
     }
 
-    fn set_active(&self, active: bool) {
+    pub(crate) fn set_active(&self, active: bool) {
         let mut s = self.status.lock().expect("lock");
         let local = s.local;
         s.sides[local].active = Some(active);
@@ -134,7 +140,7 @@ impl Fake {
             Command::Recover => Ok(Done::RecoveryStarted),
             Command::CancelRecovery => Err(Refusal::NoRecovery),
             Command::Force { .. } => Ok(Done::ForcedWithCopy),
-            Command::Shutdown => Ok(Done::Stopped),
+            Command::Shutdown | Command::Suspend => Ok(Done::Stopped),
             _ => Ok(Done::Noted),
         }
     }
@@ -158,6 +164,11 @@ impl MirrorHandle for Fake {
         Self::ready(self.step("open front end").map(|()| PathBuf::from("/run/nbd")))
     }
 
+    fn leave(&self) -> Answer<()> {
+        self.journal.note("leave");
+        Self::ready(())
+    }
+
     fn end(&self) -> Answer<()> {
         self.journal.note("end");
         Self::ready(())
@@ -176,6 +187,14 @@ impl HostOps for Fake {
 
     fn detach(&self) -> Answer<Step<()>> {
         Self::ready(self.step("detach"))
+    }
+
+    fn would_stay(&self) -> Answer<bool> {
+        Self::ready(*self.stays.lock().expect("lock"))
+    }
+
+    fn discard(&self) -> Answer<Step<()>> {
+        Self::ready(self.step("discard"))
     }
 
     fn check_if_due(&self, started: Box<dyn FnOnce() + Send>) -> Answer<Step<bool>> {
@@ -222,15 +241,21 @@ impl Plant for FakePlant {
         let fake = Arc::clone(&self.0);
         fake.journal.note(format!("open {}", mirror.name));
         let receiver = fake.receiver.lock().expect("lock").take();
+        let resumed = *fake.resumed.lock().expect("lock");
         Fake::ready(match receiver {
             Some(events) if mirror.name == "md1" => {
-                Ok(Opened { driver: fake.clone(), host: fake, events })
+                Ok(Opened { driver: fake.clone(), host: fake, events, resumed })
             }
             _ => Err(StepError {
                 code: MdCode::ReadCluster,
                 message: MdCode::ReadCluster.text().to_owned(),
             }),
         })
+    }
+
+    fn sweep(&self, _: Arc<Config>) -> Answer<()> {
+        self.0.journal.note("sweep");
+        Fake::ready(())
     }
 }
 

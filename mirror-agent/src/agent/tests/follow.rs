@@ -2,6 +2,7 @@
 
 use super::fakes::take_events;
 use super::{Lab, lab, line, until};
+use crate::agent::managed::How;
 use crate::agent::{DriverEvent, follow};
 use crate::messages::Event;
 use crate::peer::PeerAnswer;
@@ -148,4 +149,22 @@ async fn without_settings_nothing_is_activated_after_the_construction() {
         .await;
         assert!(!lab.fake.journal.contains(ACTIVATE), "{more} {source}");
     }
+}
+
+/// The core was found unable to go on: nobody will deactivate it.
+#[tokio::test]
+async fn a_device_of_an_inactive_mirror_that_fails_is_taken_down() {
+    let lab = lab("").await;
+    lab.agent.activate(&lab.mirror, How::default()).await.expect("activated");
+    lab.fake.journal.take();
+    // Active: whoever deactivates it closes it.
+    lab.mirror.device_failed().await;
+    assert!(!lab.fake.journal.contains("discard"));
+    lab.fake.set_active(false);
+    let _tasks = started(&lab).await;
+    send(&lab, DriverEvent::DeviceFailed).await;
+    until("closed", || lab.fake.journal.contains("close front end")).await;
+    let steps = lab.fake.journal.take();
+    let at = |what: &str| steps.iter().position(|s| s == what);
+    assert!(at("discard").is_some() && at("discard") < at("close front end"), "{steps:?}");
 }

@@ -1,7 +1,7 @@
 //! Start-up and shutdown as a whole, on fakes.
 
 use super::fakes::{Fake, FakePlant};
-use crate::agent::{DriverEvent, Options, StartError, run};
+use crate::agent::{DriverEvent, End, Options, StartError, run};
 use crate::config::Config;
 use crate::ctl::{Client, Request, Response};
 use crate::lock::{Lock, LockError, Role};
@@ -65,6 +65,7 @@ async fn it_starts_serves_and_stops() {
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(run(config, Arc::new(FakePlant(fake.clone())), options, async {
         let _ = stopped.await;
+        End::Stop
     }));
     let told = tokio::task::spawn_blocking(move || (heard(), heard));
     let (ready, heard) = told.await.expect("told");
@@ -151,7 +152,8 @@ async fn an_unclean_stop_is_said() {
     fake.status.lock().expect("lock").sides[0].active = Some(true);
     fake.fail(&["umount"]);
     let (options, log) = options(&config);
-    let clean = run(config, Arc::new(FakePlant(fake)), options, std::future::ready(())).await;
+    let clean =
+        run(config, Arc::new(FakePlant(fake)), options, std::future::ready(End::Stop)).await;
     assert!(!clean.expect("started"));
     log.join().expect("delivered");
     assert!(alerts(dir.path()).contains(&Event::AgentStopFailed.to_string()));
@@ -171,4 +173,59 @@ async fn the_agent_ends_with_a_driver() {
     assert!(!clean.expect("started"));
     log.join().expect("delivered");
     assert!(alerts(dir.path()).contains(&Event::AgentStopFailed.to_string()));
+}
+
+/// Runs an agent to its end on a fake that is active, and gives what it did.
+async fn run_active(end: End, prepare: impl FnOnce(&Fake)) -> (bool, Vec<String>, String) {
+    let dir = tempfile::tempdir().expect("folder");
+    let config = config(dir.path(), "127.0.0.1");
+    let fake = Fake::new(0);
+    fake.set_active(true);
+    prepare(&fake);
+    let (options, log) = options(&config);
+    let plant = Arc::new(FakePlant(fake.clone()));
+    let clean = run(config, plant, options, std::future::ready(end)).await.expect("started");
+    log.join().expect("delivered");
+    let steps = fake.journal.take().into_iter().filter(|s| !s.starts_with("peer:")).collect();
+    (clean, steps, alerts(dir.path()))
+}
+
+#[tokio::test]
+async fn a_device_that_outlives_the_agent_is_left_to_the_next_one() {
+    let (clean, steps, _) =
+        run_active(End::Suspend, |fake| *fake.stays.lock().expect("lock") = true).await;
+    assert!(clean);
+    assert_eq!(steps, ["sweep", "open md1", "open md2", "Suspend", "leave"]);
+}
+
+#[tokio::test]
+async fn a_device_that_goes_with_the_agent_is_closed_before() {
+    let (clean, steps, _) = run_active(End::Suspend, |_| {}).await;
+    assert!(clean);
+    let closed = ["umount", "detach", "close front end", "Deactivate", "Shutdown", "end"];
+    assert_eq!(steps[3..], closed, "{steps:?}");
+    // A stop for good closes all the same what could stay.
+    let (_, steps, _) =
+        run_active(End::Stop, |fake| *fake.stays.lock().expect("lock") = true).await;
+    assert_eq!(steps[3..], closed, "{steps:?}");
+}
+
+#[tokio::test]
+async fn what_an_earlier_agent_has_left_is_served_at_once() {
+    let resumed = |fake: &Fake| *fake.resumed.lock().expect("lock") = true;
+    let (_, steps, _) = run_active(End::Stop, resumed).await;
+    assert_eq!(steps[..4], ["sweep", "open md1", "open front end", "attach"], "{steps:?}");
+    assert!(!steps.contains(&"mount".to_owned()), "its mount is there: {steps:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_again_is_taken_down() {
+    let (_, steps, alerts) = run_active(End::Stop, |fake| {
+        *fake.resumed.lock().expect("lock") = true;
+        fake.fail(&["open front end"]);
+    })
+    .await;
+    let down = ["open front end", "discard", "close front end", "Deactivate"];
+    assert_eq!(steps[2..6], down, "{steps:?}");
+    assert!(alerts.contains("Failed to activate mirror disk.Failed to open I/O port."), "{alerts}");
 }

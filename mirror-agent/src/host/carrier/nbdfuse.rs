@@ -1,11 +1,12 @@
 //! The carrier made of `nbdfuse` and a loop device.
 
-use super::state::{Device, Process, State};
+use super::state::{Device, State};
 use super::{CarrierConfig, link, stale};
 use crate::host::command::Runner;
 use crate::host::error::HostError;
 use crate::host::loops::LoopDevice;
 use crate::host::mounts;
+use crate::host::process::Process;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;

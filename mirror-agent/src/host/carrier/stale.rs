@@ -6,13 +6,14 @@
 //! device, or on that folder; for a process, its number and start time.
 
 use super::nbdfuse::POLL;
-use super::state::{Process, State};
+use super::state::State;
 use super::{CarrierConfig, link};
 use crate::host::command::Runner;
 use crate::host::error::HostError;
 use crate::host::holders;
 use crate::host::loops::LoopDevice;
 use crate::host::mounts::{self, Mount};
+use crate::host::process::Process;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;

@@ -2,16 +2,13 @@
 
 use crate::host::error::HostError;
 use crate::host::loops::LoopDevice;
+use crate::host::process::Process;
+use crate::host::statefile::{self, boot_id};
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Version of the file's format.
 const VERSION: u32 = 1;
-
-/// Largest state file that is read, in bytes.
-const MAX_BYTES: u64 = 64 * 1024;
 
 /// What the carrier has made.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -27,14 +24,6 @@ pub(super) struct State {
     pub(super) device: Option<Device>,
     /// The device name.
     pub(super) link: PathBuf,
-}
-
-/// A process, told apart from a later one with the same number by its start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct Process {
-    pub(super) pid: i32,
-    /// Clock ticks between boot and its start.
-    start: u64,
 }
 
 /// A loop device, told apart from a later use of the same number by its sequence.
@@ -64,65 +53,14 @@ impl State {
     /// # Errors
     /// When there is one that cannot be understood: it is never taken for "nothing left".
     pub(super) fn load(path: &Path) -> Result<Option<Self>, HostError> {
-        let what = format!("state file {}", path.display());
-        match read_bounded(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(HostError::system(what)(e)),
-            Ok(bytes) => match serde_json::from_slice::<Self>(&bytes) {
-                Ok(state) if state.version == VERSION => Ok(Some(state)),
-                Ok(state) => {
-                    Err(HostError::system(what)(invalid(&format!("version {}", state.version))))
-                }
-                Err(e) => Err(HostError::system(what)(invalid(&e.to_string()))),
-            },
-        }
+        let is_known = |state: &Self| state.version == VERSION;
+        statefile::load(path, is_known).map_err(HostError::system(statefile::what(path)))
     }
 
     /// Writes the state file; a reader sees the old or the new one.
     pub(super) fn save(&self, path: &Path) -> Result<(), HostError> {
-        let write = || {
-            let new = path.with_extension("carrier-new");
-            let mut file = fs::File::create(&new)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.sync_all()?;
-            fs::rename(&new, path)
-        };
-        write().map_err(HostError::system(format!("state file {}", path.display())))
+        statefile::save(path, self).map_err(HostError::system(statefile::what(path)))
     }
-}
-
-fn invalid(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
-}
-
-impl Process {
-    /// The running process with this number.
-    pub(super) fn find(pid: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name in parentheses may contain anything, so count from its end.
-        let start = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
-        Some(Self { pid, start })
-    }
-
-    pub(super) fn is_running(self) -> bool {
-        Self::find(self.pid) == Some(self) && !is_zombie(self.pid)
-    }
-}
-
-fn is_zombie(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
 impl Device {
@@ -142,6 +80,7 @@ impl Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_state_comes_back_as_it_was_saved() {
@@ -165,13 +104,5 @@ mod tests {
             fs::write(&path, bytes).expect("is written");
             assert_eq!(State::load(&path).expect_err("is refused").md_code(), 30);
         }
-    }
-
-    #[test]
-    fn a_process_is_told_from_a_later_one_of_its_number() {
-        let own = i32::try_from(std::process::id()).expect("fits");
-        let process = Process::find(own).expect("is running");
-        assert!(process.is_running());
-        assert!(!Process { start: process.start + 1, ..process }.is_running());
     }
 }
