@@ -21,7 +21,7 @@ PROGRAMS = {"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "tc": "iproute2", "sql
             "blkid": "util-linux", "mount": "mount", "umount": "mount"}
 # Other names of them.
 LINKS = {"mkfs.ext4": "mke2fs", "fsck.ext4": "e2fsck", "fsck": "e2fsck"}
-OURS = ["clpmdagent", "clpmdstat", "clpmdctrl", "clpmdinit", "clpmdchng", "lab-load"]
+OURS = ["clpmdagent", "clpmdstat", "clpmdctrl", "clpmdinit", "clpmdchng", "clpmdwatch", "lab-load"]
 
 
 class Archive:
@@ -146,9 +146,6 @@ def build(tools, kernel, guest, binaries, say):
     found = [(tools.find(name), name) for name in PROGRAMS]
     found += [(f"{binaries}/{name}", name) for name in OURS]
     found += [(str(p), p.name) for p in sorted(Path(guest).iterdir()) if p.name != "init"]
-    extra = f"{binaries}/clpmdwatchdog"
-    if os.path.exists(extra):
-        found.append((extra, "clpmdwatchdog"))
     seal = hashlib.sha256(f"{kernel}{Path(__file__).stat().st_mtime_ns}".encode())
     for path, _ in [*found, (f"{guest}/init", "init")]:
         seal.update(f"{path}{os.stat(path).st_mtime_ns}{os.stat(path).st_size}".encode())

@@ -211,6 +211,11 @@ class Lab:
         self.run(n, "kill -TERM $(cat /run/agent.pid)")
         self.wait(60, f"the agent of server{n} ends", lambda: not self.agent_runs(n))
 
+    def hand_over(self, n):
+        """Ends the agent so that the next one goes on with its device."""
+        self.run(n, "kill -USR2 $(cat /run/agent.pid)")
+        self.wait(60, f"the agent of server{n} ends", lambda: not self.agent_runs(n))
+
     def kill_agent(self, n):
         """Ends the agent at once."""
         self.run(n, "kill -KILL $(cat /run/agent.pid)")
