@@ -13,6 +13,7 @@ import time
 import traceback
 from pathlib import Path
 
+from . import bench as measuring
 from . import host, network, prepare, process
 from .lab import HERE, PATIENCE, Lab, NotHeld, last_words
 from .machine import CommandError, Ended, Machine
@@ -129,6 +130,22 @@ def show_list(_):
     return 0
 
 
+def bench(args):
+    """The mirror beside DRBD 8.4 and the disk alone."""
+    parts = prepare.parts(binaries(), say, measuring.programs)
+    process.own_network()
+    network.make()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    front = args.front_end or "ublk"
+    figures = measuring.measure(parts, front, args.rounds, args.seconds, say)
+    measuring.table(figures, args.rounds, args.seconds, say)
+    say(f"front end {front}, kernel {parts['release']}, {parts['accel'].split(',')[0]}")
+    if parts["accel"] != "kvm":
+        say("Emulated: the figures themselves mean nothing, and since emulation slows code of the kernel")
+        say("and of programs differently, the ratios are uncertain, too.")
+    return 0
+
+
 # ---- two machines that stay
 
 
@@ -218,13 +235,16 @@ def arguments():
         made.set_defaults(function=function)
         return made
 
-    for function in (test, up):
+    for function in (test, up, bench):
         made = command(function)
         made.add_argument("--front-end", help="ublk, nbd, ... instead of each that the scenario names")
         if function is test:
             made.add_argument("--ci", action="store_true", help="the shorter set of front ends")
             made.add_argument("--keep", action="store_true", help="keep the folder of what failed")
             made.add_argument("scenario", nargs="*", help="all of the usual ones if none is named")
+        if function is bench:
+            made.add_argument("--rounds", type=int, default=3)
+            made.add_argument("--seconds", type=int, default=3, help="length of one measurement")
     command(down)
     command(show_list, "list")
     for function in (run, logs, event):

@@ -124,12 +124,12 @@ def _libraries(path, environment):
     return re.findall(r"(/\S+\.so\S*)", made.stdout)
 
 
-def _add_program(archive, path, name, environment):
-    archive.file(f"usr/bin/{name}", _stripped(path))
+def _add_program(archive, path, target, environment):
+    archive.file(target.lstrip("/"), _stripped(path))
     for library in _libraries(path, environment):
         # Where the loader looks, whatever the folder on this machine is.
-        target = library if "/ld-linux" in library else f"/lib/x86_64-linux-gnu/{os.path.basename(library)}"
-        archive.file(target.lstrip("/"), Path(library).read_bytes())
+        place = library if "/ld-linux" in library else f"/lib/x86_64-linux-gnu/{os.path.basename(library)}"
+        archive.file(place.lstrip("/"), Path(library).read_bytes())
 
 
 def _add_busybox(archive, busybox):
@@ -140,12 +140,14 @@ def _add_busybox(archive, busybox):
             archive.link(f"bin/{name}", "busybox")
 
 
-def build(tools, kernel, guest, binaries, say):
-    """The path of the archive for these programs; made once for each set of them."""
+def build(tools, kernel, guest, binaries, say, more=()):
+    """The path of the archive for these programs; made once for each set of them. `more`: further
+    programs, as (path here, path in the servers)."""
     tools.need({"busybox": "busybox-static", "strip": "binutils", **PROGRAMS})
-    found = [(tools.find(name), name) for name in PROGRAMS]
-    found += [(f"{binaries}/{name}", name) for name in OURS]
-    found += [(str(p), p.name) for p in sorted(Path(guest).iterdir()) if p.name != "init"]
+    found = [(tools.find(name), f"/usr/bin/{name}") for name in PROGRAMS]
+    found += [(f"{binaries}/{name}", f"/usr/bin/{name}") for name in OURS]
+    found += [(str(p), f"/usr/bin/{p.name}") for p in sorted(Path(guest).iterdir()) if p.name != "init"]
+    found += more
     seal = hashlib.sha256(f"{kernel}{Path(__file__).stat().st_mtime_ns}".encode())
     for path, _ in [*found, (f"{guest}/init", "init")]:
         seal.update(f"{path}{os.stat(path).st_mtime_ns}{os.stat(path).st_size}".encode())
@@ -163,8 +165,8 @@ def _write(out, tools, kernel, guest, found):
         archive.folder(name)
     archive.char_device("dev/console", 5, 1)
     archive.file("init", Path(f"{guest}/init").read_bytes())
-    for path, name in found:
-        _add_program(archive, path, name, environment)
+    for path, target in found:
+        _add_program(archive, path, target, environment)
     for name, target in LINKS.items():
         archive.link(f"usr/bin/{name}", target)
     _add_busybox(archive, tools.find("busybox"))

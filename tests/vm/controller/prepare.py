@@ -25,13 +25,13 @@ def _check_ground():
         raise host.LeftOut("there is no /dev/net/tun")
 
 
-def parts(binaries, say):
+def parts(binaries, say, more=lambda tools: []):
     """What `Machine` takes. Call it before `own_network`: it may have to download."""
     _check_ground()
     tools = host.Tools()
     tools.need({"qemu-system-x86_64": "qemu-system-x86", "zstd": "zstd", "ip": "iproute2"})
     kernel = host.kernel(tools, say)
-    made = image.build(tools, kernel, GUEST, binaries, say)
+    made = image.build(tools, kernel, GUEST, binaries, say, more(tools))
     found = {
         "qemu": [tools.find("qemu-system-x86_64"), *_firmware(tools)],
         "environment": tools.environment(),

@@ -6,15 +6,15 @@ FRONT_ENDS = ("ublk", "nbd")
 
 def scenario(lab):
     lab.memory = {1: "256", 2: "256"}
-    lab.data_mb = 384
+    lab.data_mb = 200
     lab.up()
     lab.activate(1)
     lab.run(1, "echo 90 >/proc/sys/vm/dirty_ratio; echo 80 >/proc/sys/vm/dirty_background_ratio; "
                "echo 100000 >/proc/sys/vm/dirty_expire_centisecs")
     lab.start_load(1)
-    for i in range(2):
-        command = f"dd if=/dev/urandom of=/mnt/nmp1/big{i} bs=1M count=150 2>&1; sync; free -k | grep Mem"
-        lab.say(lab.run(1, command, 100, "shell1").splitlines()[-1])
+    for _ in range(2):
+        command = "dd if=/dev/urandom of=/mnt/nmp1/big bs=1M count=140 2>&1; sync; free -k | grep Mem"
+        lab.say(lab.run(1, command, 200, "shell1").splitlines()[-1])
         lab.goes_on()
     lab.say(f"longest pause of the application: {lab.longest_pause():.2f} s")
     lab.stop_load(1)
