@@ -1,6 +1,7 @@
 """One packet in a hundred is lost, under load: slower, no error, no data lost."""
 
 FRONT_ENDS = ("ublk", "nbd")
+CI_FRONT_ENDS = ("ublk",)
 
 
 def scenario(lab):

@@ -1,6 +1,7 @@
 """The standby loses power under load: the work goes on, the difference is recovered on return."""
 
 FRONT_ENDS = ("ublk", "nbd")
+CI_FRONT_ENDS = ("ublk",)
 
 
 def scenario(lab):
