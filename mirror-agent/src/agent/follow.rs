@@ -43,6 +43,7 @@ async fn driver_events(
     // Dropped with this task, and its tasks with it.
     let mut own = JoinSet::new();
     let mut telling: Option<AbortHandle> = None;
+    let mut construction = Construction::default();
     while let Some(event) = events.recv().await {
         while own.try_join_next().is_some() {}
         match event {
@@ -50,7 +51,7 @@ async fn driver_events(
                 for e in events_of(&notice, mirror.config.nmp, &mirror.device) {
                     agent.events.log(e);
                 }
-                if let Notice::RecoveryFinished { kind: CopyKind::Initial, source } = notice {
+                if let Some(source) = construction.ended(&notice) {
                     own.spawn(after_construction(Arc::clone(&agent), Arc::clone(&mirror), source));
                 }
             }
@@ -161,6 +162,32 @@ async fn activate(agent: &Agent, mirror: &Managed, how: How) {
     match agent.activate(mirror, how).await {
         Ok(text) => tracing::info!("{text}"),
         Err(r) => tracing::error!("{} Next: {}", r.message, r.next),
+    }
+}
+
+/// Finds the end of the first construction. One that was interrupted goes on, and ends, as another
+/// kind of recovery.
+#[derive(Default)]
+struct Construction {
+    begun: bool,
+}
+
+impl Construction {
+    /// At its end: whether this side was the source.
+    fn ended(&mut self, notice: &Notice) -> Option<bool> {
+        match *notice {
+            Notice::RecoveryStarted { kind: CopyKind::Initial, .. } => {
+                self.begun = true;
+                None
+            }
+            Notice::RecoveryFinished { kind, source }
+                if self.begun || kind == CopyKind::Initial =>
+            {
+                self.begun = false;
+                Some(source)
+            }
+            _ => None,
+        }
     }
 }
 

@@ -181,7 +181,8 @@ class Lab:
                   "[[mirror]]", 'name = "md1"', f'front_end = "{self.front_end}"']
         if not re.search(r"^fs =", self.mirror_lines, re.M):
             lines += ['fs = "ext4"', f'mount_point = "{MOUNT}"']
-        lines += [self.mirror_lines, 'data_partition = "/dev/vda"', 'cluster_partition = "/dev/vdb"']
+        # A machine that is starved by its neighbours is no failed server.
+        lines += [f"peer_timeout = {int(5000 * PATIENCE)}", self.mirror_lines, 'data_partition = "/dev/vda"', 'cluster_partition = "/dev/vdb"']
         return "\n".join(lines) + "\n"
 
     def _configure(self, n):
@@ -299,6 +300,8 @@ class Lab:
         self.make_disks()
         self.power_on()
         self.wait_normal(120)
+        if "initial_mkfs = true" in self.mirror_lines:
+            self.wait(60, "the file system is made", lambda: self.logged(1, "md1 is constructed"))
 
     def activate(self, n, options=""):
         """Opens and mounts the mirror on a server."""
