@@ -17,6 +17,7 @@ HERE = Path(__file__).resolve().parent.parent
 MOUNT = "/mnt/nmp1"
 RECORDS, ROWS = f"{MOUNT}/records", f"{MOUNT}/db.sqlite"
 PATIENCE = float(os.environ.get("CLPMD_LAB_PATIENCE", "1"))
+KERNEL_SAYS = "dmesg | grep -iE 'oom|killed process|blocked for|segfault' | tail -n 6; dmesg | tail -n 6"
 MODULE = {"ublk": "ublk_drv", "nbd": "nbd"}
 
 
@@ -194,7 +195,9 @@ class Lab:
 
     def start_agent(self, n, program="clpmdagent"):
         """Starts the agent and waits until it answers."""
-        self.run(n, f"setsid sh -c 'echo $$ >/run/agent.pid; exec {program}' </dev/null >/dev/ttyS1 2>&1 &")
+        # As its service does: the last to go when memory runs out.
+        begin = "echo $$ >/run/agent.pid; echo -1000 >/proc/self/oom_score_adj"
+        self.run(n, f"setsid sh -c '{begin}; exec {program}' </dev/null >/dev/ttyS1 2>&1 &")
         self.wait(60, f"the agent of server{n} answers", lambda: self._answers(n))
 
     def _answers(self, n):
@@ -435,7 +438,7 @@ def last_words(lab):
             lab.say(f"  {line}")
         with suppress(Ended, TimeoutError, OSError):
             if lab.machines[n].is_on():
-                code, out = lab.sh(n, "clpmdstat --mirror md1; dmesg | tail -n 8", 15, "shell1")
+                code, out = lab.sh(n, f"clpmdstat --mirror md1; {KERNEL_SAYS}", 15, "shell1")
                 for line in out.splitlines():
                     lab.say(f"  {line}")
                 continue

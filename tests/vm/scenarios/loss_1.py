@@ -9,7 +9,7 @@ def scenario(lab):
     lab.activate(1)
     lab.degrade("loss 1%")
     lab.start_load(1)
-    lab.goes_on(60, records=200)
+    lab.goes_on(60, records=100)
     lab.say(f"longest pause of the application: {lab.longest_pause():.2f} s")
     lab.stop_load(1)
     lab.mend()
