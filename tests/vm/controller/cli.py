@@ -42,6 +42,11 @@ def scenarios():
     return found
 
 
+def shows(module):
+    """What a scenario shows, on one line."""
+    return " ".join(module.__doc__.split())
+
+
 def runs(names, chosen_front, ci):
     """(name, module, front end) of what is to be run."""
     known = scenarios()
@@ -76,7 +81,7 @@ def one(name, module, front, parts, keep_folder):
     """Whether the scenario held."""
     folder = Path(tempfile.mkdtemp(prefix=f"clpmd-vm.{os.getpid()}."))
     lab, begin, held = Lab(folder, parts, front), time.monotonic(), False
-    say(f"\n== {name} ({front}): {module.__doc__.strip().splitlines()[0]}")
+    say(f"\n== {name} ({front}): {shows(module)}")
     try:
         signal.alarm(int(getattr(module, "LIMIT", 120) * PATIENCE))
         module.scenario(lab)
@@ -138,7 +143,7 @@ def show_list(_):
     for name, module in scenarios().items():
         fronts = ", ".join(getattr(module, "FRONT_ENDS", ("ublk",)))
         rest = "" if getattr(module, "CI", True) else ", only by name"
-        say(f"{name:24} {module.__doc__.strip().splitlines()[0]} ({fronts}{rest})")
+        say(f"{name:24} {shows(module)} ({fronts}{rest})")
     return 0
 
 

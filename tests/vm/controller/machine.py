@@ -193,7 +193,8 @@ class Machine:
         for name in ("qemu", "console"):
             path = self.path(name)
             if path.exists():
-                texts += path.read_text(errors="replace").splitlines()[-12:]
+                lines = path.read_text(errors="replace").splitlines()
+                texts += [line for line in lines[:-6] if re.search("panic|Out of memory|BUG:", line)] + lines[-6:]
         return "\n".join(texts)
 
     def qmp(self, command, **arguments):

@@ -12,4 +12,4 @@ def scenario(lab):
     lab.stop_load(1)
     lab.no_error()
     lab.records_are_there(1)
-    lab.refused(2, "--active md1", 89)
+    lab.refused(2, "--active md1", 82, "a disk of this server has failed")
