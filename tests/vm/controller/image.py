@@ -93,16 +93,22 @@ class Modules:
 
 
 def _add_modules(archive, kernel):
+    """Where any program looks for them, with the lists that it reads."""
     modules = Modules(kernel / "modules")
-    order = []
+    folder = f"lib/modules/{kernel.name.removeprefix('linux-image-')}"
+    order, needs = [], {}
     for name in MODULES:
         try:
             chain = modules.chain(name)
         except RuntimeError:
             continue  # a scenario that needs it says so
         order.append(" ".join([name, *chain]))
-        for part in chain:
-            archive.file(f"ko/{part}.ko", modules.read[part], 0o644)
+        for i, part in enumerate(chain):
+            archive.file(f"{folder}/kernel/{part}.ko", modules.read[part], 0o644)
+            needs.setdefault(part, chain[:i])
+    dep = [f"kernel/{n}.ko: {' '.join(f'kernel/{m}.ko' for m in reversed(rest))}" for n, rest in needs.items()]
+    archive.file(f"{folder}/modules.dep", ("\n".join(dep) + "\n").encode(), 0o644)
+    archive.file(f"{folder}/modules.builtin", (kernel / "modules/modules.builtin").read_bytes(), 0o644)
     archive.file("etc/modules.order", ("\n".join(order) + "\n").encode(), 0o644)
 
 

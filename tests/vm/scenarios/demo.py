@@ -3,7 +3,7 @@ a crash and failover, the way back."""
 
 LIMIT = 300
 FRONT_ENDS = ("ublk", "nbd")
-TREE = "/ko"  # of the server itself: some files to compare with
+TREE = "/lib/modules"  # of the server itself: some files to compare with
 
 
 def unpack(lab, n, name):

@@ -17,7 +17,6 @@ def scenario(lab):
     free = int(lab.run(1, "sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo")) // 1024
     lab.run(1, f"mount -o remount,size=90% /tmp; dd if=/dev/zero of=/tmp/hog bs=1M count={free - FREE} 2>&1")
     lab.say(f"server1 had {free} MiB of free memory, and has {FREE} MiB")
-    lab.run(1, "(while sleep 2; do echo $(grep VmRSS /proc/$(cat /run/agent.pid)/status; head -3 /proc/meminfo; grep -E 'Dirty|Writeback:' /proc/meminfo); done >/dev/ttyS0 2>&1) </dev/null &")
     lab.start_load(1)
     for _ in range(2):
         lab.run(1, "dd if=/dev/urandom of=/mnt/nmp1/big bs=1M count=75 2>&1; sync", 200, "shell1")
