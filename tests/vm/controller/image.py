@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 from . import host
@@ -21,6 +22,7 @@ PROGRAMS = {"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "tc": "iproute2", "sql
             "blkid": "util-linux", "mount": "mount", "umount": "mount"}
 # Other names of them.
 LINKS = {"mkfs.ext4": "mke2fs", "fsck.ext4": "e2fsck", "fsck": "e2fsck"}
+KEEP_UNUSED = 6 * 3600  # s; another run may still start machines from an image
 OURS = ["clpmdagent", "clpmdstat", "clpmdctrl", "clpmdinit", "clpmdchng", "clpmdwatch", "lab-load"]
 
 
@@ -162,6 +164,7 @@ def build(tools, kernel, guest, binaries, say, more=()):
         if not out.exists():
             say("making the image of the servers")
             _write(out, tools, kernel, guest, found)
+        os.utime(out)
     return out
 
 
@@ -178,7 +181,8 @@ def _write(out, tools, kernel, guest, found):
     _add_busybox(archive, tools.find("busybox"))
     _add_modules(archive, kernel)
     out.parent.mkdir(exist_ok=True)
-    for old in sorted(out.parent.glob("*.cpio"), key=os.path.getmtime)[:-3]:
-        old.unlink()
+    for old in out.parent.glob("*.cpio"):
+        if time.time() - old.stat().st_mtime > KEEP_UNUSED:
+            old.unlink()
     out.with_suffix(".new").write_bytes(archive.bytes())
     os.rename(out.with_suffix(".new"), out)
