@@ -83,7 +83,7 @@ def one(name, module, front, parts, keep_folder):
     lab, begin, held = Lab(folder, parts, front), time.monotonic(), False
     say(f"\n== {name} ({front}): {shows(module)}")
     try:
-        signal.alarm(int(getattr(module, "LIMIT", 120) * PATIENCE))
+        signal.alarm(int(getattr(module, "LIMIT", 180) * PATIENCE))
         module.scenario(lab)
         held = True
     except (NotHeld, CommandError, TooLong, Ended, TimeoutError, OSError) as e:
