@@ -44,6 +44,7 @@ async fn driver_events(
     // Dropped with this task, and its tasks with it.
     let mut own = JoinSet::new();
     let mut telling: Option<AbortHandle> = None;
+    let mut construction = Construction::default();
     while let Some(event) = events.recv().await {
         while own.try_join_next().is_some() {}
         match event {
@@ -55,7 +56,7 @@ async fn driver_events(
                 if let Notice::RecoveryFinished { source: true, .. } = notice {
                     mirror.copy_ended();
                 }
-                if let Notice::RecoveryFinished { kind: CopyKind::Initial, source } = notice {
+                if let Some(source) = construction.ended(&notice) {
                     own.spawn(after_construction(Arc::clone(&agent), Arc::clone(&mirror), source));
                 }
             }
@@ -186,6 +187,32 @@ async fn activate(agent: &Agent, mirror: &Managed, how: How) {
     match agent.activate(mirror, how).await {
         Ok(text) => tracing::info!("{text}"),
         Err(r) => tracing::error!("{} Next: {}", r.message, r.next),
+    }
+}
+
+/// Finds the end of the first construction. One that was interrupted goes on, and ends, as another
+/// kind of recovery.
+#[derive(Default)]
+struct Construction {
+    begun: bool,
+}
+
+impl Construction {
+    /// At its end: whether this side was the source.
+    fn ended(&mut self, notice: &Notice) -> Option<bool> {
+        match *notice {
+            Notice::RecoveryStarted { kind: CopyKind::Initial, .. } => {
+                self.begun = true;
+                None
+            }
+            Notice::RecoveryFinished { kind, source }
+                if self.begun || kind == CopyKind::Initial =>
+            {
+                self.begun = false;
+                Some(source)
+            }
+            _ => None,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::disk::{Disk, Role};
 use super::net::Net;
-use super::{Cx, DriverConfig, FrontEndSpec, Machine, Order, Report, now};
+use super::{Cx, DriverConfig, FrontEndSpec, Machine, Order, Report, memory, now};
 use kmod_shim::front::FrontEnd;
 use kmod_shim::nbd::NbdServer;
 use kmod_shim::sys::{Completion, Fd, Op, Owner, Ring, Slots, Submitter};
@@ -288,6 +288,7 @@ impl<M: Machine> EventLoop<M> {
     }
 
     fn start_front_end(&mut self, spec: &FrontEndSpec) -> io::Result<Box<dyn FrontEnd>> {
+        memory::ready_for(spec);
         if self.front.is_some() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a front end is open"));
         }

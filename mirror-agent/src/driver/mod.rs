@@ -8,6 +8,7 @@ mod disk;
 mod event_loop;
 #[cfg(feature = "fault-injection")]
 mod faults;
+mod memory;
 mod net;
 mod partition;
 mod peer;

@@ -38,3 +38,29 @@ pub(super) fn file_block(file: &OwnedFd) -> Option<u32> {
     (result == 0 && found.stx_mask & mask != 0 && found.stx_dio_offset_align != 0)
         .then_some(found.stx_dio_offset_align)
 }
+
+/// Not in the `libc` crate for this target.
+const PR_SET_IO_FLUSHER: libc::c_int = 57;
+
+/// Tells the kernel that this thread, and what it starts, serves a block device: when memory runs
+/// out, it is not made to wait for that device's own pages. Needs `CAP_SYS_RESOURCE`.
+pub(super) fn serve_writeback() -> io::Result<()> {
+    // SAFETY: this option takes one integer and three zeros, and no memory.
+    match unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Keeps this process in memory: what it has now at once, what comes later from its first use on.
+/// Needs `CAP_IPC_LOCK`, or a limit that is large enough.
+pub(super) fn lock_memory() -> io::Result<()> {
+    let later = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
+    for flags in [libc::MCL_CURRENT, later] {
+        // SAFETY: takes an integer; it changes how pages are kept, not what is in them.
+        if unsafe { libc::mlockall(flags) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}

@@ -121,6 +121,34 @@ async fn after_the_construction_the_source_makes_the_file_system_and_closes() {
 }
 
 #[tokio::test]
+async fn a_construction_that_was_interrupted_is_followed_by_the_same() {
+    let lab = lab("initial_mkfs = true").await;
+    lab.fake.status.lock().expect("lock").phase = Phase::NoConstruction;
+    let _tasks = started(&lab).await;
+    lab.fake.status.lock().expect("lock").phase = Phase::Normal;
+    let (initial, rest, source) = (CopyKind::Initial, CopyKind::Difference, true);
+    for notice in [
+        Notice::RecoveryStarted { kind: initial, source, bytes: 9 },
+        Notice::RecoveryAborted { kind: initial, source, reason: "connection lost" },
+        Notice::RecoveryStarted { kind: rest, source, bytes: 5 },
+        Notice::RecoveryFinished { kind: rest, source },
+    ] {
+        send(&lab, DriverEvent::Notice(notice)).await;
+    }
+    until("closed again", || lab.fake.journal.contains("Deactivate")).await;
+    assert!(lab.fake.journal.contains("mkfs"));
+    // A later recovery is not the end of a construction.
+    lab.fake.journal.take();
+    send(&lab, DriverEvent::Notice(Notice::RecoveryFinished { kind: rest, source })).await;
+    send(&lab, DriverEvent::TellPeerBehind(SessionNo(1))).await;
+    until("handled", || {
+        lab.fake.journal.contains("peer: TellBehind { mirror: \"md1\", session: SessionNo(1) }")
+    })
+    .await;
+    assert!(!lab.fake.journal.contains(ACTIVATE));
+}
+
+#[tokio::test]
 async fn after_the_construction_the_named_server_makes_it_and_stays_active() {
     let more = "initial_mkfs = true\nactivate_at_start = \"a\"";
     for source in [true, false] {
