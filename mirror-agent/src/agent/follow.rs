@@ -96,6 +96,7 @@ async fn driver_events(
 /// may have the number that the peer is told of, if it was only offered until then; telling it
 /// once more would end it.
 async fn tell_behind(agent: Arc<Agent>, mirror: Arc<Managed>, session: SessionNo) {
+    let mut said = String::new();
     loop {
         let request = PeerRequest::TellBehind { mirror: mirror.config.name.clone(), session };
         match agent.peer.ask(request).await {
@@ -106,7 +107,13 @@ async fn tell_behind(agent: Arc<Agent>, mirror: Arc<Managed>, session: SessionNo
                 }
                 return;
             }
-            Ok(other) => tracing::warn!("{}: not confirmed: {other:?}", mirror.config.name),
+            Ok(other) => {
+                let why = format!("{other:?}");
+                if why != said {
+                    tracing::warn!("{}: not confirmed: {why}", mirror.config.name);
+                }
+                said = why;
+            }
             Err(e) => tracing::debug!("{}: {e}", mirror.config.name),
         }
         sleep(PAUSE).await;

@@ -281,6 +281,9 @@ impl Managed {
             failed.reason == ActivateReason::Mount && self.host.is_blank().await == Some(true);
         let next = match self.go_down(stage).await {
             Ok(()) if blank => self.make_fs_by_hand(),
+            Ok(()) if failed.reason == ActivateReason::OpenPort => format!(
+                "clpmdagent --check says what this host lacks; then: clpmdctrl --active {name}"
+            ),
             Ok(()) => format!("correct the cause, then: clpmdctrl --active {name}"),
             Err(e) => {
                 message += &format!("\nIt could not be closed again: {e}");
