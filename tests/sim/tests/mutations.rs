@@ -23,11 +23,6 @@ fn forces() -> Options {
     Options { kill: 100, force: 150, reset: 100, cut: 150, power: 30, ..quiet() }
 }
 
-fn bad_disks() -> Options {
-    let base = Options { kill: 100, power: 100, reset: 100, stop: 100, ..quiet() };
-    Options { data_error: 800, hang: 300, ..base }
-}
-
 /// Whenever something decides, something strikes.
 fn moments() -> Options {
     Options { kill: 100, power: 100, reset: 100, cut: 100, moment: 100, ..quiet() }
@@ -106,7 +101,7 @@ macro_rules! finds {
 
 finds! {
     intent_first: IntentFirst in crashes(), 20;
-    clear_late: ClearLate in Options::everything(), 60;
+    clear_late: ClearLate in Options::everything(), 600;
     dirty_at_start: DirtyAtStart in Options::everything(), 200;
     break_record: BreakRecord in crashes(), 40;
     flush_alone: FlushAlone in Options::everything(), 900;
@@ -116,7 +111,7 @@ finds! {
     flush_both: FlushBoth in crashes(), 20;
     fua_both: FuaBoth in Options::everything(), 150;
     overlap: Overlap in crashes(), 20;
-    settle_active: SettleActive in crashes(), 200;
+    settle_active: SettleActive in crashes(), 1000;
     settle_uninterrupted: SettleUninterrupted in crashes(), 150;
     abnormal_source: AbnormalSource in Options::everything(), 900;
     abnormal_active: AbnormalActive in Options::everything(), 500;
@@ -129,7 +124,7 @@ finds! {
     damaged_dirty: DamagedDirty in Options::everything(), 60;
     force_flushes: ForceFlushes in forces(), 700;
     may_hold: MayHold in forces(), 700;
-    settle_incomplete: SettleIncomplete in bad_disks(), 700;
+    settle_incomplete: SettleIncomplete in hard_crashes(), 3000;
     told_may_hold: ToldMayHold in Options::everything(), 100;
     note_newer: NoteNewer in Options::everything(), 100;
     activation_first: ActivationFirst in Options::everything(), 20;
