@@ -87,8 +87,8 @@ rules! {
     StopBehind = "stop-behind";
     /// The peer grants an activation.
     Grant = "grant";
-    /// The number of an activation is durable before the peer is asked for it.
-    AskFirst = "ask-first";
+    /// An activation without contact leaves out the number that the peer may have granted unheard.
+    SkipGranted = "skip-granted";
     /// The activation is durable before the first request.
     ActivationFirst = "activation-first";
     /// A side that restarted while its peer was active is not activated without contact.

@@ -83,8 +83,6 @@ pub(super) struct Operator {
     closing: Option<(Option<CommandId>, Closing)>,
     stopping: Option<(CommandId, Stopping)>,
     forcing: Option<Forcing>,
-    /// The number that this process asked the peer for last, unless it granted the peer one since.
-    last_asked: Option<ActivationNo>,
     suspending: Option<(CommandId, Suspending)>,
     /// The device is left to the next agent, from the order on.
     suspended: bool,
@@ -224,7 +222,7 @@ impl Mirror {
             Answer::Wait if self.now.mono < activating.until => {}
             Answer::Wait => self.refuse_activation(Refusal::Busy),
             Answer::Refuse(refusal) => self.refuse_activation(refusal),
-            Answer::WithoutContact => self.record_activation(self.next_activation()),
+            Answer::WithoutContact => self.record_activation(self.activation_apart()),
             Answer::AskPeer if self.now.mono >= activating.until => {
                 self.refuse_activation(Refusal::Busy);
             }
@@ -239,18 +237,19 @@ impl Mirror {
         }
     }
 
-    /// The peer may grant the number and count it as taken, whatever becomes of this side: so no
-    /// later activation here may have it, nor one that a force of the peer has not seen.
+    /// Asks the peer for a number. It may grant it and count it as taken, whatever becomes of this
+    /// side: [`Self::activation_apart`] leaves one out for that. So that it is one only, what the
+    /// peer had taken before becomes durable here first.
     fn ask_peer(&mut self, number: ActivationNo) {
         let Some(conn) = self.current() else { return };
         self.set_asking(Asking::Asked(number));
-        self.operator.last_asked = Some(number);
-        if !holds(Rule::AskFirst) {
+        let taken = self.taken_by_peer();
+        if taken > self.meta.record.known_activation {
+            self.meta.record.known_activation = taken;
+            self.meta.persist_then(Then::Ask(conn, number));
+        } else {
             self.send(Message::ActivateAsk { number });
-            return;
         }
-        self.meta.record.known_activation = number;
-        self.meta.persist_then(Then::Ask(conn, number));
     }
 
     pub(super) fn send_ask(&mut self, number: ActivationNo) {
@@ -348,13 +347,23 @@ impl Mirror {
     /// Above every number that this side knows of.
     fn next_activation(&self) -> ActivationNo {
         let record = &self.meta.record;
-        let own = record.known_activation.max(record.activation);
-        let theirs = match &self.link {
+        record.known_activation.max(record.activation).max(self.taken_by_peer()).next()
+    }
+
+    /// The number of an activation without contact. One is left out, since the peer may have granted
+    /// it unheard: a force of the peer would count it, and outweigh an activation under it.
+    fn activation_apart(&self) -> ActivationNo {
+        let next = self.next_activation();
+        if holds(Rule::SkipGranted) { next.next() } else { next }
+    }
+
+    /// The highest number on the peer's card.
+    fn taken_by_peer(&self) -> ActivationNo {
+        match &self.link {
             Link::Parked(parked) => known_to(&parked.theirs),
             Link::Session(session) => known_to(&session.theirs),
             Link::Down { .. } | Link::Agree(_) => ActivationNo(0),
-        };
-        own.max(theirs).next()
+        }
     }
 
     /// Durable, with the boot, before the first request is served.
@@ -410,14 +419,13 @@ impl Mirror {
             && !competing
             && !half_copied
             && self.operator.forcing.is_none()
-            && (number > known || self.operator.last_asked == Some(number))
+            && number > known
             && number.0 <= PEER_NUMBER_MAX;
         let Some(conn) = self.current().filter(|_| granted) else {
             self.send(Message::ActivateRefuse { number });
             return;
         };
         self.refuse_activation(Refusal::PeerActive);
-        self.operator.last_asked = None;
         self.meta.record.known_activation = number;
         self.meta.record.peer_active = true;
         self.meta.persist_then(Then::Granted(conn, number));
@@ -440,7 +448,10 @@ impl Mirror {
             self.meta.record.known_activation = number;
             self.record_activation(number);
         } else if self.operator.activating.is_none() && !self.active {
-            // Given up meanwhile, but the peer takes this side for active now.
+            // Given up meanwhile, but the peer takes this side for active now, and the number for
+            // taken.
+            self.meta.record.known_activation = self.meta.record.known_activation.max(number);
+            self.meta.persist();
             self.send(Message::Deactivated);
         }
     }

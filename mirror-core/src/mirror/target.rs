@@ -84,7 +84,8 @@ impl Mirror {
     pub(super) fn on_copy_start(&mut self, toward: Generation, all: bool, complete: bool) {
         let Some(conn) = self.current() else { return };
         let Some(session) = self.session_mut() else { return };
-        let stays_complete = complete && session.was_uninterrupted;
+        let whole = session.was_uninterrupted || !holds(Rule::SettleIncomplete);
+        let stays_complete = complete && whole;
         let theirs = session.theirs.record.clone();
         let Some(target) = &mut session.target else {
             self.protocol_error("a copy to the wrong side");

@@ -24,13 +24,12 @@ fn crashes() -> Options {
     before(Options { force: 0, ..Options::all() })
 }
 
-fn forces() -> Options {
-    Options { kill: 100, force: 150, reset: 100, cut: 150, power: 30, ..quiet() }
+fn hard_crashes() -> Options {
+    Options { kill: 100, power: 150, reset: 150, cut: 100, recovery: 60, ..quiet() }
 }
 
-fn bad_disks() -> Options {
-    let base = Options { kill: 100, power: 100, reset: 100, stop: 100, ..quiet() };
-    Options { data_error: 800, hang: 300, ..base }
+fn forces() -> Options {
+    Options { kill: 100, force: 150, reset: 100, cut: 150, power: 30, ..quiet() }
 }
 
 fn survivors() -> Options {
@@ -121,8 +120,8 @@ macro_rules! finds {
 
 finds! {
     intent_first: IntentFirst in crashes(), 20;
-    clear_late: ClearLate in everything(), 60;
-    dirty_at_start: DirtyAtStart in everything(), 200;
+    clear_late: ClearLate in Options::everything(), 600;
+    dirty_at_start: DirtyAtStart in Options::everything(), 200;
     break_record: BreakRecord in crashes(), 40;
     flush_alone: FlushAlone in everything(), 900;
     inconsistent_first: InconsistentFirst in everything(), 1500;
@@ -131,7 +130,7 @@ finds! {
     flush_both: FlushBoth in crashes(), 20;
     fua_both: FuaBoth in everything(), 150;
     overlap: Overlap in crashes(), 20;
-    settle_active: SettleActive in crashes(), 200;
+    settle_active: SettleActive in crashes(), 1000;
     settle_uninterrupted: SettleUninterrupted in crashes(), 150;
     abnormal_source: AbnormalSource in everything(), 900;
     abnormal_active: AbnormalActive in everything(), 500;
@@ -144,7 +143,7 @@ finds! {
     damaged_dirty: DamagedDirty in everything(), 60;
     force_flushes: ForceFlushes in forces(), 700;
     may_hold: MayHold in forces(), 700;
-    settle_incomplete: SettleIncomplete in bad_disks(), 700;
+    settle_incomplete: SettleIncomplete in hard_crashes(), 3000;
     resume_active: ResumeActive in false_claims(), 400;
     resume_boot: ResumeBoot in false_claims(), 400;
     resume_yields: ResumeYields in survivors(), 400;

@@ -60,7 +60,10 @@ plays! {
     half_forced: "half-forced";
     half_forced_before_the_loser_knows: "half-forced/before-the-loser-knows";
     half_forced_one_server: "half-forced/one-server";
+    ask_forgotten: "ask-forgotten";
+    ask_forgotten_not_heard: "ask-forgotten/not-heard";
     both_activate: "both-activate";
+    second_line_flush_completes_alone: "second-line/flush-completes-alone";
     second_line_orphan_lands_late: "second-line/orphan-lands-late";
     second_line_force_over_an_image: "second-line/force-over-an-image";
 }

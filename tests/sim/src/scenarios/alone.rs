@@ -19,13 +19,13 @@ pub(super) const ALL: &[Scenario] = &[
         about: "with `alone = \"fenced\"`: a target that was told to adopt is not known to be behind",
         closed: &[Closed {
             by: &[Rule::ToldMayHold],
-            otherwise: "the verdict is split-brain, not descendant-difference",
+            otherwise: "server2 knows itself behind, which it does not",
         }],
         steps: missed_end_of_recovery_fenced,
     },
     Scenario {
         name: "flush-completes-alone",
-        about: "the standby lost an acknowledged write; the active side flushes it without the other",
+        about: "an acknowledged write is flushed without the standby, which takes over and then loses it",
         closed: &[Closed { by: &[Rule::FlushAlone], otherwise: "acknowledged later and flushed" }],
         steps: flush_completes_alone,
     },
@@ -46,7 +46,7 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "flush-completes-alone/after-a-restart",
-        about: "a restarted active side flushes what it wrote on both before, and the peer lost",
+        about: "a restarted active side flushes what it wrote on both before, and the other has lost since",
         closed: &[Closed {
             by: &[Rule::FlushInherited],
             otherwise: "acknowledged later and flushed",
@@ -69,7 +69,7 @@ pub(super) const ALL: &[Scenario] = &[
         name: "needless/fenced",
         about: "with `alone = \"fenced\"` a waiting side that is switched off leaves no split brain",
         closed: &[
-            Closed { by: &[Rule::Fenced], otherwise: "not so: nothing completes alone" },
+            Closed { by: &[Rule::Fenced], otherwise: "server1 is fenced, and wrote alone" },
             Closed {
                 by: &[Rule::WordFirst],
                 otherwise: "the verdict is split-brain, not descendant-difference",
@@ -117,41 +117,38 @@ fn missed_end_of_recovery_fenced(s: &mut Stage) {
     s.until_verdict("descendant-difference");
 }
 
-/// Both hold an unflushed write, the standby has just lost it, and is down.
-fn write_that_the_standby_loses(s: &mut Stage) {
-    s.activate(A);
-    s.write(A, 1);
-    s.power_loss(B, Keep::Nothing);
+/// The active side is dead. The other one takes over with what it has in its cache, and loses that
+/// with its power before it has changed anything. It is activated again, on the word that the first
+/// is off, goes on alone, and they meet.
+fn standby_takes_over(s: &mut Stage) {
+    s.activate(B);
+    the_cache_is_lost(s);
 }
 
-/// The servers meet while the active one is down for a moment; just when the standby has recorded
-/// the session, both go. Then the standby comes up alone, and the operator vouches, as is true,
-/// that the other is off and wrote nothing alone.
-fn standby_takes_over(s: &mut Stage) {
-    s.start(A);
-    let opened = s.hold_frame(B, "CopyStart");
-    s.start(B);
-    s.until("the servers to meet", |s| s.is_held(opened) || s.is_parked());
-    s.power_loss(A, Keep::Nothing);
+fn the_cache_is_lost(s: &mut Stage) {
     s.power_loss(B, Keep::Nothing);
     s.start(B);
-    if s.try_activate(B, true) {
-        s.write(B, 384);
-        s.flush(B);
-    }
+    s.activate_vouched(B);
+    s.write(B, 384);
+    s.flush(B);
+    s.heal();
     s.start(A);
     s.wait(5000);
 }
 
 fn flush_completes_alone(s: &mut Stage) {
-    write_that_the_standby_loses(s);
+    s.activate(A);
+    s.write(A, 1);
+    s.part();
     s.flush(A);
     s.power_loss(A, Keep::Nothing);
     standby_takes_over(s);
 }
 
 fn deactivation_completes_alone(s: &mut Stage) {
-    write_that_the_standby_loses(s);
+    s.activate(A);
+    s.write(A, 1);
+    s.part();
     s.deactivate(A);
     s.kill(A);
     standby_takes_over(s);
@@ -176,13 +173,15 @@ fn flush_after_a_failover(s: &mut Stage) {
 fn flush_after_a_restart(s: &mut Stage) {
     s.activate(A);
     let stamp = s.write(A, 1);
-    s.power_loss(B, Keep::Nothing);
+    s.part();
     s.kill(A);
+    s.activate(B);
+    s.power_loss(B, Keep::Nothing);
     s.start(A);
     s.activate_vouched(A);
     s.flush_what_is_read(A, 1, stamp);
     s.power_loss(A, Keep::Nothing);
-    standby_takes_over(s);
+    the_cache_is_lost(s);
 }
 
 fn stale_card(s: &mut Stage) {

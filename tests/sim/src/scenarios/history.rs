@@ -11,7 +11,7 @@ pub(super) const ALL: &[Scenario] = &[
         about: "the cluster partition of the side that wrote alone is zeroed; the other is stale",
         closed: &[Closed {
             by: &[Rule::BlankUnsure],
-            otherwise: "not so: the only good copy is untouched",
+            otherwise: "the older side is copied over the newer one",
         }],
         steps: empty_side_and_stale,
     },
@@ -20,7 +20,7 @@ pub(super) const ALL: &[Scenario] = &[
         about: "the cluster partition of the source is zeroed when recovery is half done",
         closed: &[Closed {
             by: &[Rule::AbnormalSource, Rule::BlankUnsure],
-            otherwise: "not so: the only good copy is untouched",
+            otherwise: "the older side is copied over the newer one",
         }],
         steps: empty_side_and_half_copied,
     },
@@ -57,7 +57,10 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "equal-generations/activated-and-only-read",
         about: "the other was activated and only read what the first had lost; both restart",
-        closed: &[Closed { by: &[Rule::SettleActivation], otherwise: "was acknowledged later" }],
+        closed: &[Closed {
+            by: &[Rule::SettleActivation],
+            otherwise: "a read on server2 has shown 1 since",
+        }],
         steps: activated_and_only_read,
     },
     Scenario {

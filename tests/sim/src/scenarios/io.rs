@@ -76,7 +76,10 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "read-then-gone",
         about: "a read returns a write that the standby does not have; the active side dies",
-        closed: &[Closed { by: &[Rule::ReadsWait], otherwise: "not so: what was read is there" }],
+        closed: &[Closed {
+            by: &[Rule::ReadsWait],
+            otherwise: "a read on server1 has shown 1 since",
+        }],
         steps: read_then_gone,
     },
     Scenario {

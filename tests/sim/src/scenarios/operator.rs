@@ -63,10 +63,16 @@ pub(super) const ALL: &[Scenario] = &[
         name: "ask-forgotten",
         about: "a side dies before the grant it asked for comes; the other is forced alone",
         closed: &[Closed {
-            by: &[Rule::AskFirst],
+            by: &[Rule::SkipGranted],
             otherwise: "two sides that both wrote alone opened a session",
         }],
         steps: ask_forgotten,
+    },
+    Scenario {
+        name: "ask-forgotten/not-heard",
+        about: "the number was never heard of; the side that asked for it is forced alone",
+        closed: &[],
+        steps: ask_not_heard,
     },
     Scenario {
         name: "both-activate",
@@ -147,6 +153,23 @@ fn ask_forgotten(s: &mut Stage) {
     s.deactivate(A);
     s.heal();
     s.start(B);
+    s.until_verdict("split-brain");
+}
+
+fn ask_not_heard(s: &mut Stage) {
+    let ask = s.hold_frame(B, "ActivateAsk");
+    let order = s.activation(A, false);
+    let id = s.begin(A, order);
+    s.until_held(ask);
+    s.part();
+    s.until_replied(id);
+    s.force(A);
+    s.power_loss(A, Keep::Everything);
+    s.activate(B);
+    s.write_durably(B, 1);
+    s.deactivate(B);
+    s.heal();
+    s.start(A);
     s.until_verdict("split-brain");
 }
 

@@ -159,6 +159,7 @@ impl Stage {
             Command::Activate { peer_down: true, .. } => Pending::PeerDown,
             Command::Force { .. } => Pending::Force,
             Command::Shutdown => Pending::Stop,
+            Command::PeerDown => Pending::Vouched,
             _ => Pending::Operator,
         };
         self.world.command(at, command, pending)
