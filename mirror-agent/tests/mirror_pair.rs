@@ -63,6 +63,7 @@ fn start(folder: &Path, side: Side, addresses: [SocketAddr; 2], boot: Id16) -> D
         capacity: SIZE,
         device_block: data.block(),
         boot,
+        resume: false,
         seed: random(),
         tuning: Tuning::default(),
     };

@@ -39,6 +39,14 @@ pub enum Command {
     PeerDown,
     /// The agent stops: drain, flush, record a clean stop, say goodbye.
     Shutdown,
+    /// The agent stops, and the device stays for its successor ([`Setup::resume`]): what is on its
+    /// way to a disk ends, both disks are flushed and the marks cleared if there is a session, and
+    /// the record stays *active*. Requests that have not begun, and those that still come, are
+    /// left unanswered for the successor; nothing is waited for but disks and an open session.
+    /// Answered by [`Done::Stopped`]. On an inactive mirror the same as [`Command::Shutdown`].
+    ///
+    /// [`Setup::resume`]: crate::mirror::Setup::resume
+    Suspend,
 }
 
 /// What a command did.

@@ -3,9 +3,14 @@
 //! The driver loop and the simulator turn [`Action`]s into I/O and hand the results back as
 //! [`Event`]s. Contracts: every `Data` and `Meta` action is answered by exactly one event with its
 //! [`IoId`], also after an error, and also when the connection it served is gone; every
-//! [`Request`] is answered by exactly one `Complete`; frames of one connection are sent and
+//! [`Request`] is answered by exactly one `Complete`, or by none once
+//! [`Command::Suspend`] was given; frames of one connection are sent and
 //! delivered in order; after `Close` or `PeerGone` nothing more is delivered from that
 //! connection.
+//!
+//! Where the device outlives the agent, the front end keeps each request until it is answered. What
+//! a dead or suspended agent has not answered it hands to the successor as new requests, in any
+//! order, also mixed with later ones; some of it may be on either disk already.
 
 use crate::buf::Buf;
 use crate::command::{Command, Done, Refusal};
@@ -199,6 +204,13 @@ pub enum Notice {
         /// Why.
         reason: &'static str,
     },
+    /// The device of an earlier agent is served again.
+    Resumed,
+    /// The device of an earlier agent fails its requests: why it is not served.
+    NotResumed {
+        /// Why.
+        why: &'static str,
+    },
     /// A disk of this side failed.
     DiskError {
         /// True: the cluster partition; false: the data partition.
@@ -264,7 +276,10 @@ pub enum Action {
         /// Done or refused.
         result: Result<Done, Refusal>,
     },
-    /// The device must stop serving: fail what is there and what comes.
+    /// The device must stop serving: fail what is there and what comes, also what an earlier agent
+    /// has left and what was not handed over yet. If the mirror is inactive after this (it could
+    /// not resume, see [`Notice::NotResumed`]), no deactivation closes the device: the front end
+    /// does, and before the next activation.
     FailDevice,
     /// Tell the peer over every other path that it is behind as of `session`; the answer comes
     /// back as [`Command::PeerConfirmedBehind`].

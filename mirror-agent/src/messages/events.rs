@@ -193,6 +193,10 @@ pub mod driver {
     pub const BROKE: DriverSpec = line(Warning, "NMP%1 mirror break occurred, goes on alone.");
     /// Not in the manual: the device serves nothing any more.
     pub const FAILED: DriverSpec = line(Error, "NMP%1 fails all I/O from now on.");
+    /// Not in the manual: the device of an earlier agent is served again.
+    pub const RESUMED: DriverSpec = line(Info, "NMP%1 is served again by a new agent.");
+    /// Not in the manual: the device of an earlier agent fails all I/O; why.
+    pub const NOT_RESUMED: DriverSpec = line(Error, "NMP%1 is not served again(%2).");
     /// Not in the manual: the driver ended by itself; why.
     pub const ENDED: DriverSpec = line(Error, "NMP%1 driver ended(%2).");
     /// Not in the manual: a session opened; the row of the direction table.

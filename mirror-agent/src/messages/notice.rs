@@ -21,6 +21,8 @@ pub fn events_of(notice: &Notice, nmp: u8, device: &str) -> Vec<Event> {
         Notice::RecoveryFinished { kind: CopyKind::Initial, .. } => vec![Event::InitialDone(d())],
         Notice::RecoveryFinished { .. } => vec![Event::RecoveryDone(d())],
         Notice::RecoveryAborted { kind, .. } => aborted(*kind, nmp, d()),
+        Notice::Resumed => vec![Event::driver(driver::RESUMED, nmp, &[])],
+        Notice::NotResumed { why } => vec![Event::driver(driver::NOT_RESUMED, nmp, &[why])],
         Notice::DiskError { cluster_partition: true, .. } => {
             vec![Event::Driver(driver::BITMAP_WRITE, Vec::new())]
         }

@@ -41,6 +41,7 @@ pub(super) fn load(data: &Partition, cluster: &Partition, side: Side) -> Step<Se
         capacity,
         device_block: data.block(),
         boot: boot_id()?,
+        resume: false,
         seed: random()?,
         record,
         tuning: Tuning::default(),

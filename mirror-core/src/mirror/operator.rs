@@ -125,7 +125,7 @@ impl Mirror {
                 self.vouched_peer_down = true;
                 self.reply(id, Ok(Done::Noted));
             }
-            Command::Shutdown => self.begin_stop(id),
+            Command::Shutdown | Command::Suspend => self.begin_stop(id),
         }
     }
 
@@ -732,7 +732,13 @@ impl Mirror {
 /// A mirror that stops takes a second order to, and what the end may wait for: a word that it may
 /// complete alone.
 fn is_for_stopping(command: Command) -> bool {
-    matches!(command, Command::Shutdown | Command::PeerDown | Command::PeerConfirmedBehind { .. })
+    matches!(
+        command,
+        Command::Shutdown
+            | Command::Suspend
+            | Command::PeerDown
+            | Command::PeerConfirmedBehind { .. }
+    )
 }
 
 /// Why a parked mirror cannot be recovered, by the row that decided; `None` = it can.

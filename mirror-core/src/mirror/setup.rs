@@ -78,6 +78,18 @@ pub struct Setup {
     pub device_block: u32,
     /// Identity of this boot of the server.
     pub boot: Id16,
+    /// The front end found the device of an earlier agent alive: applications may have it open,
+    /// and wait for requests that nobody has answered. Never true after a boot of the server.
+    ///
+    /// If the record says *active* under this boot, and that this side may serve, the mirror starts
+    /// active ([`Mirror::is_active`](super::Mirror::is_active)): it *resumes*, which is no
+    /// activation. Requests wait until the peer was met, or until this side may go on alone.
+    /// Otherwise it starts inactive, and the first call of
+    /// [`Mirror::handle`](super::Mirror::handle) asks for
+    /// [`Action::FailDevice`](crate::io::Action::FailDevice) after a
+    /// [`Notice::NotResumed`](crate::io::Notice::NotResumed). So that call is to come at once
+    /// ([`Event::Timer`](crate::io::Event::Timer) will do), and the requests after it.
+    pub resume: bool,
     /// Fresh random bytes from the operating system.
     pub seed: [u8; 32],
     /// Time limits and budgets.

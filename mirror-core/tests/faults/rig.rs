@@ -55,6 +55,7 @@ impl Rig {
             capacity: SIZE,
             device_block: 512,
             boot: Id16([3; 16]),
+            resume: false,
             seed: [5; 32],
             tuning: Tuning::default(),
         };

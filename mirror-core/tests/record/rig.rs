@@ -32,6 +32,7 @@ impl Rig {
             capacity: CAPACITY,
             device_block: 512,
             boot: Id16([3; 16]),
+            resume: false,
             seed: [5; 32],
             tuning,
         };

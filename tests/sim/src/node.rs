@@ -165,6 +165,7 @@ impl Node {
             capacity: self.capacity,
             device_block: 4096,
             boot: self.boot,
+            resume: false,
             seed: rng.seed32(),
             tuning: self.tuning,
         };
