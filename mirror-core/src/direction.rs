@@ -309,6 +309,20 @@ fn overrules_unseen(x: &Card, y: &Card) -> bool {
     })
 }
 
+/// Whether `theirs` took over while the agent of `mine`, an active side, was away: it is active,
+/// has newer data (also by a force), or was activated since. An activation after which nothing was
+/// written there counts only as long as nothing was written here alone either: it ends the older
+/// one, so that the numbers tell which side was active last.
+#[must_use]
+pub fn took_over(mine: &Card, theirs: &Card) -> bool {
+    let asleep = Card { active: false, ..mine.clone() };
+    let same = mine.record.generation == theirs.record.generation;
+    let older = !same && supersedes(&asleep, theirs);
+    let newer = !same && supersedes(theirs, &asleep);
+    let since = theirs.record.activation > mine.record.activation;
+    theirs.active || (theirs.record.generation.is_some() && !older && (newer || since))
+}
+
 /// Both have histories, of different generations.
 fn judge_different(a: &Card, b: &Card) -> Verdict {
     let (newer, older) = match (supersedes(a, b), supersedes(b, a)) {

@@ -114,6 +114,16 @@ rules! {
     ErrorKept = "error-kept";
     /// A bad sector is read from the peer only where nothing is dirty.
     CleanPeerRead = "clean-peer-read";
+    /// A device that is alive is served only if the record says *active*.
+    ResumeActive = "resume-active";
+    /// A device that is alive is served only under the boot of its activation.
+    ResumeBoot = "resume-boot";
+    /// A resumed side gives way to a peer that took over.
+    ResumeYields = "resume-yields";
+    /// A read on a resumed side waits for contact, and for what an earlier agent had under way.
+    ResumeReads = "resume-reads";
+    /// The first flush of a resumed side covers what an earlier agent acknowledged.
+    ResumeUnflushed = "resume-unflushed";
     /// `alone = "fenced"` waits for a word on the peer.
     Fenced = "fenced";
 }

@@ -124,9 +124,13 @@ impl Mirror {
             return;
         }
         let Some((mine, theirs)) = agree.cards() else { return };
-        let verdict = judge(mine, theirs);
-        self.last_peer = Some(theirs.clone());
+        let (mine, theirs) = (mine.clone(), theirs.clone());
+        let verdict = judge(&mine, &theirs);
         agree.verdict = Some(verdict);
+        if self.gives_way(&mine, &theirs) {
+            return;
+        }
+        self.last_peer = Some(theirs);
         self.last_verdict = Some(verdict);
         self.note_newer_peer(verdict);
         let owing = verdict.outcome == Outcome::Copy { source: self.side, mode: Mode::Full };
@@ -208,6 +212,8 @@ impl Mirror {
         else {
             return;
         };
+        self.resume.confirm();
+        self.resume.settled();
         let beat = Beat { active: theirs.active, ..Beat::default() };
         let apart = matches!(verdict.row, Row::SplitBrain | Row::BothActive);
         if apart && self.meta.record.peer_behind {

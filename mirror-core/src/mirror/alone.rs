@@ -10,7 +10,7 @@ use crate::units::Millis;
 
 impl Mirror {
     /// The active side has waited long enough for its peer, or there is nothing to wait for.
-    fn is_decided_alone(&self) -> bool {
+    pub(super) fn is_decided_alone(&self) -> bool {
         match &self.link {
             Link::Parked(_) => true,
             Link::Down { .. } => self.now.mono >= self.alone_due,
@@ -52,6 +52,7 @@ impl Mirror {
             self.begin_generation();
         }
         let record = &mut self.meta.record;
+        record.clean_stop = false;
         if record.break_time == 0 {
             record.break_time = self.now.wall;
         }

@@ -27,6 +27,8 @@ pub(super) enum Origin {
     Copy(AfterFlush),
     /// The flush before a deactivation.
     Deactivate,
+    /// The flush before the device is left to the next agent.
+    Suspend,
 }
 
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ enum What {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
+    /// A read that is not to look at its range yet (`Mirror::read_waits`).
+    Held,
     Range,
     Marks,
     Gate,
@@ -86,7 +90,7 @@ impl Op {
 #[derive(Debug, Default)]
 pub(super) struct App {
     ops: BTreeMap<u64, Op>,
-    /// Operations at the stages `Marks` and `Gate`, in order of arrival.
+    /// Operations at the stages `Held`, `Marks` and `Gate`, in order of arrival.
     waiting: Vec<u64>,
     /// Highest id below which every write is settled on both sides (ack2).
     settled: u64,
@@ -107,6 +111,16 @@ impl App {
 
     pub(super) fn settled(&self) -> u64 {
         self.settled
+    }
+
+    /// Requests that wait and need not: any that is held, and without a session those that could
+    /// only complete alone.
+    pub(super) fn forgettable(&self, mirroring: bool) -> Vec<u64> {
+        let forgettable = |op: &Op| {
+            matches!(op.origin, Origin::Request(_)) && (!mirroring || op.stage == Stage::Held)
+        };
+        let waiting = self.waiting.iter().copied();
+        waiting.filter(|token| self.ops.get(token).is_some_and(forgettable)).collect()
     }
 
     fn note_settled(&mut self, newest: u64) {
@@ -139,6 +153,10 @@ impl Mirror {
     pub(super) fn on_request(&mut self, request: Request) {
         if let Some(error) = self.refuse_request(&request) {
             self.out.push(Action::Complete { id: request.id, result: Err(error) });
+            return;
+        }
+        if self.operator.is_suspended() {
+            // It is the next agent's.
             return;
         }
         let what = match request.op {
@@ -197,16 +215,37 @@ impl Mirror {
             hot: false,
         };
         self.app.ops.insert(token, op);
-        if mode.is_none_or(|mode| self.ranges.enter(token, extent, mode)) {
+        if mode == Some(ranges::Mode::Shared) && self.read_waits(extent) {
+            self.wait_at(token, Stage::Held);
+        } else if mode.is_none_or(|mode| self.ranges.enter(token, extent, mode)) {
             self.op_granted(token);
         }
+    }
+
+    /// A held read goes on if it may; returns whether it does.
+    fn release_read(&mut self, token: u64) -> bool {
+        let Some(extent) = self.app.ops.get(&token).map(|op| op.extent) else { return true };
+        if self.read_waits(extent) {
+            return false;
+        }
+        if let Some(op) = self.app.ops.get_mut(&token) {
+            op.stage = Stage::Range;
+        }
+        if self.ranges.enter(token, extent, ranges::Mode::Shared) {
+            self.op_granted(token);
+        }
+        true
     }
 
     /// The operation has its range.
     pub(super) fn op_granted(&mut self, token: u64) {
         let requested =
             self.app.ops.get(&token).is_some_and(|op| matches!(op.origin, Origin::Request(_)));
-        if self.device_failed || (self.shut && requested) {
+        if requested && self.operator.is_suspended() && !self.is_mirroring() {
+            self.forget(token);
+            return;
+        }
+        if self.device_failed || (requested && (self.shut || !self.active)) {
             self.finish(token, Err(RequestError::Io));
             return;
         }
@@ -242,6 +281,9 @@ impl Mirror {
 
     /// Returns whether the operation left the waiting list.
     fn advance(&mut self, token: u64) -> bool {
+        if self.app.ops.get(&token).is_some_and(|op| op.stage == Stage::Held) {
+            return self.release_read(token);
+        }
         if self.app.ops.get(&token).is_some_and(|op| op.stage == Stage::Marks)
             && !self.pass_marks(token)
         {
@@ -324,6 +366,8 @@ impl Mirror {
     }
 
     fn fly_alone(&mut self, token: u64) {
+        self.resume.confirm();
+        self.resume.settled();
         let ends = self.hot.ends();
         let Some(op) = self.app.ops.get_mut(&token) else { return };
         op.stage = Stage::Flying;
@@ -427,12 +471,24 @@ impl Mirror {
         self.answer(op.origin, result.map(|()| op.data));
     }
 
+    /// Drops a request that has not been answered: the next agent gets it again.
+    pub(super) fn forget(&mut self, token: u64) {
+        self.app.waiting.retain(|t| *t != token);
+        let Some(op) = self.app.ops.remove(&token) else { return };
+        if op.hot {
+            // It may be on one disk, so its marks stay.
+            self.hot.end(op.extent.regions(), false);
+        }
+        self.leave_range(token);
+    }
+
     fn answer(&mut self, origin: Origin, result: Result<Option<Buf>, RequestError>) {
         match origin {
             Origin::Request(id) => self.out.push(Action::Complete { id, result }),
             Origin::Cool => self.cooled(result.is_ok()),
             Origin::Copy(after) => self.copy_flushed(after, result.is_ok()),
             Origin::Deactivate => self.deactivate_flushed(result.is_ok()),
+            Origin::Suspend => self.suspend_flushed(result.is_ok()),
         }
     }
 
@@ -487,7 +543,7 @@ impl Mirror {
             let Some(op) = self.app.ops.get_mut(&token) else { continue };
             match op.stage {
                 // These served the session, and must not make a side go alone for their sake.
-                _ if matches!(op.origin, Origin::Cool | Origin::Copy(_)) => {
+                _ if matches!(op.origin, Origin::Cool | Origin::Copy(_) | Origin::Suspend) => {
                     self.finish(token, Err(RequestError::Io));
                 }
                 Stage::Flying if op.joint && (op.is_flush() || op.remote != Leg::Done) => {
@@ -495,7 +551,7 @@ impl Mirror {
                     self.resolve(token);
                 }
                 Stage::PeerRead => self.finish(token, Err(RequestError::Io)),
-                Stage::Range | Stage::Marks | Stage::Gate | Stage::Flying => {}
+                Stage::Held | Stage::Range | Stage::Marks | Stage::Gate | Stage::Flying => {}
             }
         }
     }

@@ -405,6 +405,7 @@ impl Mirror {
         session.dirty = None;
         self.cancelled = false;
         self.uninterrupted = true;
+        self.resume.settled();
         // What is still hot cools down like after a write.
         self.last_write = Some(self.now.mono);
         self.notice(Notice::RecoveryFinished { kind: copying.kind(), source: true });

@@ -24,6 +24,11 @@ pub(super) struct Hot {
 }
 
 impl Hot {
+    /// An earlier agent may have acknowledged writes that only caches hold.
+    pub(super) fn inherited() -> Self {
+        Self { ends: u64::from(holds(Rule::ResumeUnflushed)), ..Self::default() }
+    }
+
     /// Writes begin in `regions`.
     pub(super) fn begin(&mut self, regions: std::ops::Range<u32>) {
         for r in regions {

@@ -84,9 +84,10 @@ impl Mirror {
     }
 
     /// A side that stops still needs its peer while it is active: what waits may not be allowed
-    /// to complete alone.
+    /// to complete alone. One that leaves its device to the next agent waits for nothing.
     fn takes_sessions(&self) -> bool {
-        !self.device_failed && (self.active || !self.operator.is_stopping())
+        let stops = self.operator.is_stopping();
+        !self.device_failed && (!stops || (self.active && !self.operator.is_suspended()))
     }
 
     /// The first server of the configuration dials, so there are no ties to break.

@@ -15,6 +15,7 @@
 //! | `standby` | what the peer asks of this side's disk |
 //! | `copying` | the source's recovery, `target` the other end of it (rules 6, 7) |
 //! | `operator` | commands |
+//! | `resume` | a device that outlives its agent |
 //! | `meta`, `hot` | records, marks, and when marks go (rules 1, 2, 10) |
 //! | `view` | status |
 
@@ -26,6 +27,7 @@ mod hot;
 mod link;
 mod meta;
 mod operator;
+mod resume;
 mod session;
 mod setup;
 mod standby;
@@ -111,6 +113,7 @@ pub struct Mirror {
     /// The record said *active* when this process started.
     was_active: bool,
     uninterrupted: bool,
+    resume: resume::Resume,
     vouched_peer_down: bool,
     wants_recovery: bool,
     cancelled: bool,
@@ -124,11 +127,16 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// A mirror in the state that `setup` was loaded with, inactive and without contact.
+    /// A mirror in the state that `setup` was loaded with, without contact, and inactive unless it
+    /// resumes ([`Setup::resume`]). A resumed one is in the state of an active side that has just
+    /// lost its peer.
     #[must_use]
     pub fn new(mut setup: Setup, now: Now) -> Self {
         let record = setup.record.clone();
         let side = record.side;
+        let resume = resume::Resume::new(&setup);
+        let active = resume.is_resuming();
+        let grace = if active { setup.tuning.grace_ms } else { 0 };
         Self {
             side,
             capacity: setup.capacity,
@@ -144,7 +152,7 @@ impl Mirror {
             device_failed: record.disk_error,
             shut: false,
             meta: Meta::new(&mut setup, record),
-            hot: Hot::default(),
+            hot: if active { Hot::inherited() } else { Hot::default() },
             ranges: Ranges::default(),
             ios: HashMap::new(),
             app: app::App::default(),
@@ -154,10 +162,11 @@ impl Mirror {
             wire: None,
             retry_ms: setup.tuning.retry_ms.0,
             not_before: now.mono,
-            alone_due: now.mono,
+            alone_due: now.mono.plus(grace),
             alone: Alone::No,
             loss: None,
-            active: false,
+            active,
+            resume,
             vouched_peer_down: false,
             wants_recovery: false,
             cancelled: false,
@@ -172,6 +181,7 @@ impl Mirror {
     pub fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
         self.now = now;
         std::mem::swap(&mut self.out, out);
+        self.tell_news();
         self.dispatch(event);
         self.upkeep();
         std::mem::swap(&mut self.out, out);
@@ -185,6 +195,7 @@ impl Mirror {
             .chain(self.cool_deadline())
             .chain(self.operator_deadline())
             .chain(self.alone_deadline())
+            .chain(self.resume.has_news().then_some(self.now.mono))
             .min()
     }
 

@@ -47,6 +47,15 @@ enum Stopping {
     Recording,
 }
 
+/// Steps before a stop that keeps the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Suspending {
+    Draining,
+    Flushing,
+    /// The marks go.
+    Clearing,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Forcing {
     id: CommandId,
@@ -70,11 +79,28 @@ pub(super) struct Operator {
     closing: Option<(Option<CommandId>, Closing)>,
     stopping: Option<(CommandId, Stopping)>,
     forcing: Option<Forcing>,
+    suspending: Option<(CommandId, Suspending)>,
+    /// The device is left to the next agent, from the order on.
+    suspended: bool,
 }
 
 impl Operator {
     pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.is_some()
+        self.stopping.is_some() || self.suspended
+    }
+
+    pub(super) fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
+    pub(super) fn suspending(&self) -> Option<Suspending> {
+        self.suspending.map(|(_, step)| step)
+    }
+
+    pub(super) fn set_suspending(&mut self, to: Suspending) {
+        if let Some((_, step)) = &mut self.suspending {
+            *step = to;
+        }
     }
 
     /// The device is being closed: no new requests.
@@ -125,7 +151,8 @@ impl Mirror {
                 self.vouched_peer_down = true;
                 self.reply(id, Ok(Done::Noted));
             }
-            Command::Shutdown | Command::Suspend => self.begin_stop(id),
+            Command::Shutdown => self.begin_stop(id),
+            Command::Suspend => self.begin_suspend(id),
         }
     }
 
@@ -145,6 +172,7 @@ impl Mirror {
         self.advance_activation();
         self.advance_deactivation();
         self.advance_force();
+        self.advance_suspend();
         self.advance_stop();
     }
 
@@ -417,7 +445,7 @@ impl Mirror {
             return;
         }
         self.set_closing(Closing::Flushing);
-        if self.fails_io() {
+        if self.fails_io() || !self.active {
             self.deactivate_flushed(false);
         } else {
             self.begin_flush(Origin::Deactivate);
@@ -612,6 +640,7 @@ impl Mirror {
         record.bases = [None; 2];
         record.born_session = record.last_open();
         record.clean_stop = false;
+        self.resume.confirm();
         self.alone = Alone::No;
         self.cancelled = false;
         self.wants_recovery = true;
@@ -648,13 +677,16 @@ impl Mirror {
     // What the agents tell each other.
 
     fn told_behind(&mut self, id: CommandId, session: SessionNo) {
-        if self.active {
+        if self.active && !self.resume.is_unconfirmed() {
             self.reply(id, Err(Refusal::AlreadyActive));
         } else if session < self.meta.record.last_open() || self.link.is_agreeing() {
             // Old news, or soon to be. A later session than any here was offered and not heard of.
             self.reply(id, Err(Refusal::Busy));
         } else {
             self.meta.record.behind = true;
+            if self.active {
+                self.give_way();
+            }
             self.meta.persist_then(Then::Noted(id));
             if self.session().is_some() {
                 self.drop_link("the other server has gone on alone");
@@ -678,7 +710,11 @@ impl Mirror {
 
     // Shutdown.
 
-    fn begin_stop(&mut self, id: CommandId) {
+    pub(super) fn begin_stop(&mut self, id: CommandId) {
+        if self.operator.suspended {
+            self.reply(id, Err(Refusal::Stopping));
+            return;
+        }
         if let Some((earlier, stage)) = self.operator.stopping {
             // The stop goes on from where it is; it is answered to whoever asked last.
             self.operator.stopping = Some((id, stage));
@@ -692,11 +728,35 @@ impl Mirror {
         }
     }
 
+    pub(super) fn take_suspend(&mut self, id: CommandId) {
+        let earlier = match (&mut self.operator.suspending, &mut self.operator.stopping) {
+            (Some((waits, _)), _) | (None, Some((waits, _))) => Some(std::mem::replace(waits, id)),
+            (None, None) => {
+                self.operator.suspending = Some((id, Suspending::Draining));
+                self.operator.suspended = true;
+                None
+            }
+        };
+        if let Some(earlier) = earlier {
+            self.reply(earlier, Err(Refusal::Stopping));
+        }
+    }
+
+    pub(super) fn stop_suspended(&mut self) {
+        if let Some((id, _)) = self.operator.suspending.take() {
+            self.begin_stop_flush(id);
+        }
+    }
+
     fn advance_stop(&mut self) {
         let Some((id, Stopping::Deactivating)) = self.operator.stopping else { return };
-        if self.active || self.link.is_agreeing() {
+        if self.active || self.operator.is_closing() || self.link.is_agreeing() {
             return;
         }
+        self.begin_stop_flush(id);
+    }
+
+    fn begin_stop_flush(&mut self, id: CommandId) {
         self.operator.stopping = Some((id, Stopping::Flushing));
         if self.device_failed {
             self.stop_flush_done(false);

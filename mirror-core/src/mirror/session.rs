@@ -97,9 +97,13 @@ impl Mirror {
         self.was_active = false;
         self.wants_recovery = false;
         self.vouched_peer_down = false;
+        self.resume.confirm();
         let Some(session) = self.session() else { return };
         match session.role {
-            Role::Equal => self.uninterrupted = true,
+            Role::Equal => {
+                self.uninterrupted = true;
+                self.resume.settled();
+            }
             Role::Source => self.begin_as_source(),
             Role::Target => self.send_marks(),
         }

@@ -19,8 +19,8 @@ impl World {
         if self.has_failed(weak) && self.rng.chance(150) {
             self.kill(weak, false);
         }
-        let down = self.nodes[weak].mirror.is_none() && self.nodes[weak].landing == 0;
-        if !down {
+        let node = &self.nodes[weak];
+        if node.mirror.is_some() || node.landing > 0 || node.device {
             return;
         }
         if self.rng.chance(self.options.image * 10) {

@@ -14,4 +14,5 @@ mod operator;
 pub mod options;
 mod oracle;
 mod rng;
+mod survive;
 pub mod world;

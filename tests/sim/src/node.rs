@@ -4,7 +4,7 @@ use crate::disk::{ClusterDisk, DataDisk, Stamp};
 use crate::rng::Rng;
 use mirror_core::disk::layout::{BITMAP, BLOCK_BYTES, SUPERBLOCK_A, SUPERBLOCK_B, required_bytes};
 use mirror_core::disk::superblock::{Loaded, load, repairs};
-use mirror_core::io::RequestId;
+use mirror_core::io::{Request, RequestId};
 use mirror_core::marks::Marks;
 use mirror_core::mirror::{Mirror, Setup, Tuning};
 use mirror_core::record::Record;
@@ -42,6 +42,12 @@ pub struct Node {
     pub cluster: ClusterDisk,
     /// Requests under way.
     pub requests: BTreeMap<RequestId, AppOp>,
+    /// The same as the front end keeps them until they are answered.
+    pub orders: BTreeMap<RequestId, Request>,
+    /// The device has outlived an agent (or is taken for one that has).
+    pub device: bool,
+    /// The mirror has resumed, and since then neither had a session nor gone alone.
+    pub resumed: bool,
     /// When a timer event is scheduled for, in microseconds.
     pub timer: u64,
     /// Settings of its agent.
@@ -73,6 +79,9 @@ impl Node {
             data: DataDisk::new(capacity),
             cluster: ClusterDisk::new(required_bytes(capacity)),
             requests: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            device: false,
+            resumed: false,
             timer: u64::MAX,
             boot: random_id(rng),
         }
@@ -82,6 +91,14 @@ impl Node {
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.mirror.as_ref().is_some_and(Mirror::is_active)
+    }
+
+    /// The agent's process is gone.
+    pub fn end_process(&mut self) {
+        self.mirror = None;
+        self.incarnation += 1;
+        self.timer = u64::MAX;
+        self.resumed = false;
     }
 
     /// A new boot of the server.
@@ -165,7 +182,7 @@ impl Node {
             capacity: self.capacity,
             device_block: 4096,
             boot: self.boot,
-            resume: false,
+            resume: self.device,
             seed: rng.seed32(),
             tuning: self.tuning,
         };

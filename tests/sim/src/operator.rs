@@ -1,6 +1,5 @@
 //! The operator's commands, what the agents tell each other, and fate.
 
-use crate::node::AppOp;
 use crate::world::{Happening, World};
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{CommandId, Event};
@@ -49,6 +48,7 @@ impl World {
             (None, _) => self.fail(format!("command {} answered twice", id.0)),
             (Some(waits @ (Pending::Operator | Pending::PeerDown)), Ok(Done::Activated)) => {
                 self.oracle.outlawed[node] = false;
+                self.taken_over(node);
                 if waits == Pending::PeerDown && self.options.power > 0 {
                     // What this side lost with its cache, the operator does not wait for.
                     self.oracle.disk_failed(1 - node);
@@ -56,6 +56,7 @@ impl World {
             }
             (Some(Pending::Force), Ok(done)) => {
                 self.forcing[node] = None;
+                self.nodes[node].resumed = false;
                 self.forced(node);
                 self.oracle.outlawed[1 - node] = done == Done::ForcedAlone;
             }
@@ -107,6 +108,12 @@ impl World {
         if self.rng.chance(options.kill) {
             self.kill(node, false);
         }
+        if self.rng.chance(options.survive) {
+            self.orphan(node);
+        }
+        if self.rng.chance(options.suspend) {
+            self.command_if_up(node, Command::Suspend, Pending::Stop);
+        }
         if self.rng.chance(options.power) {
             self.kill(node, true);
             if self.rng.chance(300) {
@@ -131,7 +138,8 @@ impl World {
             self.command_if_up(node, Command::Shutdown, Pending::Stop);
         }
         if self.rng.chance(options.vouch) {
-            let off = self.nodes[1 - node].mirror.is_none() && self.nodes[1 - node].landing == 0;
+            let other = &self.nodes[1 - node];
+            let off = other.mirror.is_none() && other.landing == 0 && !other.device;
             if off {
                 self.command_if_up(node, Command::PeerDown, Pending::Operator);
             }
@@ -167,8 +175,8 @@ impl World {
         }
         // The operator vouches only for what is true: off, and nothing written alone.
         let other = 1 - node;
-        let peer_down =
-            self.nodes[other].mirror.is_none() && !self.oracle.lone[other] && self.rng.chance(500);
+        let off = self.nodes[other].mirror.is_none() && !self.nodes[other].device;
+        let peer_down = off && !self.oracle.lone[other] && self.rng.chance(500);
         let peer_seen_active = self.seen_active(node);
         let pending = if peer_down { Pending::PeerDown } else { Pending::Operator };
         self.command_if_up(node, Command::Activate { peer_down, peer_seen_active }, pending);
@@ -181,14 +189,9 @@ impl World {
         }
         let what = if power { "loses power" } else { "is killed" };
         self.log(|| format!("server{} {what}", node + 1));
-        self.nodes[node].mirror = None;
-        self.nodes[node].incarnation += 1;
-        self.nodes[node].timer = u64::MAX;
-        for (_, op) in std::mem::take(&mut self.nodes[node].requests) {
-            if let AppOp::Write(stamp, _) = op {
-                self.oracle.failed(stamp);
-            }
-        }
+        self.nodes[node].end_process();
+        self.nodes[node].device = false;
+        self.fail_requests(node);
         self.drop_connections_of(node, power);
         if power {
             self.lose_power(node);
@@ -198,7 +201,7 @@ impl World {
     }
 
     /// A force that was not answered may have taken effect: the record says so.
-    fn take_up_interrupted_force(&mut self, node: usize) {
+    pub(crate) fn take_up_interrupted_force(&mut self, node: usize) {
         let Some(before) = self.forcing[node].take() else { return };
         let record = self.nodes[node].durable_record().ok().flatten();
         let forced =
@@ -216,11 +219,14 @@ impl World {
 
     /// The agent of `node` has stopped in order.
     pub(crate) fn stopped(&mut self, node: usize) {
+        if self.nodes[node].is_active() {
+            self.leave_device(node);
+            return;
+        }
         let behind = self.nodes[node].mirror.as_ref().is_some_and(|m| m.record().behind);
-        self.nodes[node].mirror = None;
-        self.nodes[node].incarnation += 1;
-        self.nodes[node].timer = u64::MAX;
-        self.nodes[node].requests.clear();
+        self.nodes[node].end_process();
+        self.nodes[node].device = false;
+        self.fail_requests(node);
         self.drop_connections_of(node, false);
         // What knows itself to be behind is no redundancy.
         self.oracle.interrupted(node, behind && self.options.power > 0);
@@ -231,6 +237,7 @@ impl World {
             let down = self.nodes[node].mirror.is_none() && self.nodes[node].landing == 0;
             if down && (!self.faults || self.rng.chance(300)) {
                 self.before_start(node);
+                self.mistake_device(node);
                 self.log(|| format!("server{}: the agent starts", node + 1));
                 let now = self.now();
                 let (nodes, rng) = (&mut self.nodes, &mut self.rng);
@@ -242,7 +249,11 @@ impl World {
                             self.log(|| format!("server{}: {record:?}", node + 1));
                         }
                         let incarnation = self.nodes[node].incarnation;
+                        let found = self.nodes[node].device;
                         self.tell(node, incarnation, Event::Timer);
+                        if found {
+                            self.take_up_device(node);
+                        }
                     }
                     Err(why) => self.fail(format!("the record cannot be read back: {why}")),
                 }

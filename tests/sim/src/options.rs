@@ -7,6 +7,14 @@ pub struct Options {
     pub steps: u64,
     /// The agent of a server is killed.
     pub kill: u64,
+    /// The agent of a server is killed, and its device lives.
+    pub survive: u64,
+    /// The agent is stopped and leaves its device to the next.
+    pub suspend: u64,
+    /// Agents that die between an operation and its answer, in 100 000 answers.
+    pub unanswered: u64,
+    /// An agent starts with a device that is not its own or not of this boot.
+    pub claim: u64,
     /// A server loses power.
     pub power: u64,
     /// The network is cut for a while.
@@ -60,6 +68,10 @@ impl Options {
         Self {
             steps: 120,
             kill: 60,
+            survive: 40,
+            suspend: 25,
+            unanswered: 30,
+            claim: 0,
             power: 40,
             cut: 80,
             reset: 80,
@@ -89,6 +101,7 @@ impl Options {
     #[must_use]
     pub const fn everything() -> Self {
         Self {
+            claim: 100,
             data_error: 30,
             meta_error: 20,
             hang: 15,
@@ -108,9 +121,13 @@ impl Options {
     }
 
     /// The kinds of faults, by the name on the command line.
-    pub fn kinds(&mut self) -> [(&'static str, &mut u64); 22] {
+    pub fn kinds(&mut self) -> [(&'static str, &mut u64); 26] {
         [
             ("kill", &mut self.kill),
+            ("survive", &mut self.survive),
+            ("suspend", &mut self.suspend),
+            ("unanswered", &mut self.unanswered),
+            ("claim", &mut self.claim),
             ("power", &mut self.power),
             ("cut", &mut self.cut),
             ("reset", &mut self.reset),

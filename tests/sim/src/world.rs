@@ -72,6 +72,10 @@ pub enum Happening {
     Timer { node: usize, incarnation: u32 },
     /// A command from the other server's agent, or its answer, arrives.
     AgentCommand { node: usize, incarnation: u32, command: mirror_core::command::Command },
+    /// The front end hands over what an earlier agent has not answered.
+    Reissue { node: usize, incarnation: u32, id: RequestId },
+    /// The agent dies, its device does not.
+    Orphan { node: usize, incarnation: u32 },
     /// The application, the operator and fate move.
     Step,
 }
@@ -100,6 +104,8 @@ pub struct World {
     /// How often the operator has asked in vain for a deactivation.
     /// The agent of this server has just stopped.
     pub(crate) stopping: Option<usize>,
+    /// The agent of this server dies at once, its device does not.
+    pub(crate) dying: Option<usize>,
     /// The server whose hardware is bad in this run.
     pub(crate) weak: usize,
     /// An image of both partitions of that server.
@@ -136,6 +142,7 @@ impl World {
             stepped: false,
             forcing: [None; 2],
             stopping: None,
+            dying: None,
             weak,
             image: None,
         }
@@ -221,6 +228,12 @@ impl World {
                     self.command(node, command, Pending::Agent);
                 }
             }
+            Happening::Reissue { node, incarnation, id } => self.reissue(node, incarnation, id),
+            Happening::Orphan { node, incarnation } => {
+                if self.nodes[node].incarnation == incarnation {
+                    self.orphan(node);
+                }
+            }
             Happening::Step => {
                 self.stepped = true;
                 self.step();
@@ -281,6 +294,14 @@ impl World {
         let deadline = mirror.deadline();
         for action in actions {
             self.act(node, action);
+            if let Some(node) = self.dying.take() {
+                self.stopping = None;
+                self.orphan(node);
+                return;
+            }
+        }
+        if self.nodes[node].device && !self.nodes[node].is_active() {
+            self.abandon(node);
         }
         if let Some(node) = self.stopping.take() {
             self.stopped(node);
@@ -305,6 +326,7 @@ impl World {
                 let ok = !self.goes_bad(node, self.options.meta_error);
                 self.schedule(after, Happening::Meta { node, incarnation, io, offset, bytes, ok });
             }
+            Action::Complete { .. } if self.dies_before_answer(node) => {}
             Action::Complete { id, result } => self.completed(node, id, result),
             Action::Send { conn, frame } => self.send(conn, node, frame),
             Action::Close { conn, why } => {
@@ -400,12 +422,16 @@ impl World {
 
     fn noticed(&mut self, node: usize, notice: &Notice) {
         self.log(|| format!("server{}: {notice:?}", node + 1));
+        if matches!(notice, Notice::SessionOpened { .. } | Notice::Broke) {
+            self.nodes[node].resumed = false;
+        }
         match notice {
             Notice::SessionOpened { .. } if self.oracle.lone == [true, true] => {
                 self.fail("two sides that both wrote alone opened a session".to_owned());
             }
             Notice::DiskError { what, .. } if *what != "read" => self.oracle.disk_failed(node),
             // Without power loss a cache is as good as the disk, and nothing is excused.
+            Notice::Parked { .. } => self.check_parked(node),
             Notice::Broke if self.options.power > 0 => self.oracle.went_alone(node),
             Notice::SessionOpened { verdict } => {
                 self.nodes[node].restored = false;
@@ -485,7 +511,9 @@ impl World {
         };
         self.nodes[node].requests.insert(id, waits);
         let incarnation = self.nodes[node].incarnation;
-        self.tell(node, incarnation, Event::Request(Request { id, op, extent, fua }));
+        let request = Request { id, op, extent, fua };
+        self.nodes[node].orders.insert(id, request.clone());
+        self.tell(node, incarnation, Event::Request(request));
     }
 
     fn completed(
@@ -498,6 +526,8 @@ impl World {
             self.fail(format!("server{}: request {} answered twice", node + 1, id.0));
             return;
         };
+        self.nodes[node].orders.remove(&id);
+        let judged = !self.oracle.overruled[node] && !self.oracle.lone[1 - node];
         match (op, result) {
             (AppOp::Write(stamp, durable), Ok(_)) => {
                 if self.options.watch.is_some() {
@@ -510,7 +540,7 @@ impl World {
             }
             (AppOp::Write(stamp, _), Err(_)) => self.oracle.failed(stamp),
             (AppOp::Flush(covered), Ok(_)) => self.oracle.flushed(&covered),
-            (AppOp::Read(extent, began, true), Ok(Some(data))) if !self.oracle.overruled[node] => {
+            (AppOp::Read(extent, began, true), Ok(Some(data))) if judged => {
                 for (block, stamp) in blocks(extent).zip(stamps(&data)) {
                     if let Err(text) = self.oracle.check(block, stamp, began) {
                         self.fail(format!("a read on server{}: {text}", node + 1));
