@@ -1,8 +1,10 @@
 //! `clpmdagent`: the mirror agent.
 
 use clap::Parser;
+use kmod_shim::nbd::kernel::device_path;
 use mirror_agent::agent::{Options, StartError, config_failure, run};
 use mirror_agent::config::{self, Config, params};
+use mirror_agent::host::nbd_devices;
 use mirror_agent::messages::{Event, EventLog, Sinks};
 use mirror_agent::plant::RealPlant;
 use mirror_agent::secret::Secret;
@@ -36,6 +38,9 @@ struct Args {
     /// Check the configuration and the secret, and end
     #[arg(long, conflicts_with = "config_help")]
     check: bool,
+    /// Let the users of devices whose agent is dead have I/O errors instead of waiting, and end
+    #[arg(long, conflicts_with_all = ["check", "config_help"])]
+    fail_devices: bool,
     /// Print the manual page of the configuration, and end
     #[arg(long)]
     config_help: bool,
@@ -73,6 +78,9 @@ fn start(args: &Args) -> Result<bool, StartError> {
         .map_err(|e| say_without_config(&config_failure(&e)))?;
     if args.check {
         return Ok(check(&config));
+    }
+    if args.fail_devices {
+        return Ok(fail_devices(&config));
     }
     let failed = |e: io::Error| StartError {
         reason: mirror_agent::messages::StartReason::Socket,
@@ -117,6 +125,21 @@ fn check(config: &Config) -> bool {
                 config.file.display(),
                 config.local().name
             );
+            true
+        }
+        Err(e) => {
+            tracing::error!("{e}");
+            false
+        }
+    }
+}
+
+fn fail_devices(config: &Config) -> bool {
+    match nbd_devices::give_up_all(&config.agent.run_dir) {
+        Ok(found) => {
+            for device in found {
+                tracing::info!("{}: disconnected", device_path(device.number).display());
+            }
             true
         }
         Err(e) => {

@@ -203,6 +203,7 @@ fn agent(file: &Path, root: &Table) -> Load<AgentConfig> {
             _ => AutoRecovery::Always,
         },
         alone: if r.text("alone")? == "fenced" { Alone::Fenced } else { Alone::Free },
+        agent_timeout: seconds(&r, "agent_timeout")?,
         alert_log_bytes: r.int::<u64>("alert_log_size")? * 1024,
         syslog: r.path("syslog")?,
         mail_to: r.text_opt("mail_to")?,
@@ -285,6 +286,7 @@ fn front_end(r: &Reader<'_>, fs: FileSystem) -> Load<FrontEnd> {
         "nbd-socket" => Ok(FrontEnd::NbdSocket),
         "loop" => Ok(FrontEnd::Loop),
         "ublk" => Ok(FrontEnd::Ublk),
+        "nbd" => Ok(FrontEnd::Nbd),
         _ => Ok(FrontEnd::Auto),
     }
 }

@@ -106,6 +106,8 @@ pub struct AgentConfig {
     pub auto_recovery: AutoRecovery,
     /// Whether an active side may go on alone.
     pub alone: Alone,
+    /// How long a device waits for another agent; zero: for ever.
+    pub agent_timeout: Duration,
     /// Bytes at which the alert log is turned over.
     pub alert_log_bytes: u64,
     /// Datagram socket of the system log.
@@ -284,6 +286,8 @@ pub enum FrontEnd {
     Loop,
     /// A device of the kernel's ublk driver.
     Ublk,
+    /// A device of the kernel's NBD client.
+    Nbd,
 }
 
 /// Time limits of a mirror.

@@ -190,6 +190,13 @@ pub static PARAMS: &[Param] = &[
     ),
     param(
         Agent,
+        "agent_timeout",
+        int(0, 86_400, "s"),
+        Preset::Int(60),
+        "How long a device that outlives its agent (`nbd`) waits for a new one before its users get I/O errors; 0: for ever.",
+    ),
+    param(
+        Agent,
         "alert_log_size",
         int(16, 1_048_576, "KiB"),
         Preset::Int(1024),
@@ -371,9 +378,9 @@ pub static PARAMS: &[Param] = &[
     param(
         Mirror,
         "front_end",
-        Kind::Choice(&["auto", "ublk", "loop", "nbd-socket"]),
+        Kind::Choice(&["auto", "ublk", "nbd", "loop", "nbd-socket"]),
         Preset::Text("auto"),
-        "How the device is served: `ublk`: a device of the kernel's ublk driver; `loop`: a loop device over an NBD socket; `nbd-socket`: that socket and no device; `auto`: ublk if the kernel has it, else loop.",
+        "How the device is served: `ublk`: a device of the kernel's ublk driver; `nbd`: a device of the kernel's NBD client; `loop`: a loop device over an NBD socket; `nbd-socket`: that socket and no device; `auto`: ublk if the kernel has it, else nbd, else loop.",
     ),
     param(
         Mirror,

@@ -108,6 +108,8 @@ impl<M: Machine> EventLoop<M> {
         let mut done = Vec::new();
         self.listen_for_wakes();
         self.net_do(Net::accept);
+        // A machine that may not go on with the device of an earlier agent says so at once.
+        self.events.push_back(Event::Timer);
         loop {
             self.take_orders(self.now);
             self.expire(self.now);
@@ -271,6 +273,9 @@ impl<M: Machine> EventLoop<M> {
         let mut end: Box<dyn FrontEnd> = match spec {
             FrontEndSpec::NbdSocket { path, export } => {
                 Box::new(NbdServer::new(path, export.clone()))
+            }
+            FrontEndSpec::NbdKernel { socket, export } => {
+                Box::new(NbdServer::connected(vec![socket.try_clone()?], export.clone()))
             }
             FrontEndSpec::Ublk { number, export } => {
                 Box::new(UblkServer::new(*number, export.clone()))

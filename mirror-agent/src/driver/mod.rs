@@ -26,6 +26,7 @@ use mirror_core::units::{Millis, Now, SessionNo};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -76,12 +77,19 @@ pub struct DriverConfig {
 }
 
 /// Which front end to open.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub enum FrontEndSpec {
     /// The NBD server on a unix socket.
     NbdSocket {
         /// The socket's path.
         path: PathBuf,
+        /// Name, size and block size.
+        export: Export,
+    },
+    /// A connection to the kernel's own NBD client.
+    NbdKernel {
+        /// Our end of it.
+        socket: OwnedFd,
         /// Name, size and block size.
         export: Export,
     },

@@ -11,6 +11,7 @@
 
 mod kernel;
 mod link;
+mod nbd;
 mod nbdfuse;
 mod stale;
 mod state;
@@ -18,10 +19,12 @@ mod state;
 use super::command::Runner;
 use super::error::HostError;
 use kernel::KernelDevice;
+use nbd::NbdName;
 use nbdfuse::NbdFuse;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use nbd::take_down as take_down_nbd;
 pub use stale::Cleared;
 
 /// What carries the requests of applications to the mirror's socket.
@@ -36,6 +39,8 @@ pub enum CarrierKind {
         /// Number n of `/dev/ublkb<n>`.
         number: u32,
     },
+    /// None: the kernel's NBD client makes the device.
+    KernelNbd,
     /// None: NBD clients use the socket themselves, and there is no file system to mount.
     SocketOnly,
 }
@@ -109,6 +114,8 @@ pub enum Carrier {
     NbdFuse(Box<NbdFuse>),
     /// A device of the kernel's.
     Kernel(KernelDevice),
+    /// A device of the kernel's NBD client.
+    Nbd(NbdName),
 }
 
 impl Carrier {
@@ -128,11 +135,23 @@ impl Carrier {
         config.check()?;
         match config.kind {
             CarrierKind::SocketOnly => Ok(Self::SocketOnly),
+            CarrierKind::KernelNbd => NbdName::open(config, socket).await.map(Self::Nbd),
             CarrierKind::Ublk { .. } => KernelDevice::open(config, socket).await.map(Self::Kernel),
             CarrierKind::NbdFuse => {
                 NbdFuse::open(config, runner, socket, export).await.map(|c| Self::NbdFuse(c.into()))
             }
         }
+    }
+
+    /// Takes up the kernel's NBD device `node` that an earlier agent has left; its users are not
+    /// disturbed.
+    ///
+    /// # Errors
+    /// Code 2 for a bad configuration, 30 if the device name belongs to somebody else, 89 if the
+    /// device is gone.
+    pub fn adopt_nbd(config: &CarrierConfig, node: &Path) -> Result<Self, HostError> {
+        config.check()?;
+        NbdName::adopt(config, node).map(Self::Nbd)
     }
 
     /// The block device's name, if there is one.
@@ -142,6 +161,7 @@ impl Carrier {
             Self::SocketOnly => None,
             Self::NbdFuse(carrier) => Some(carrier.device()),
             Self::Kernel(carrier) => Some(carrier.device()),
+            Self::Nbd(carrier) => Some(carrier.device()),
         }
     }
 
@@ -151,6 +171,7 @@ impl Carrier {
         match self {
             Self::SocketOnly | Self::Kernel(_) => std::future::pending().await,
             Self::NbdFuse(carrier) => carrier.ended().await,
+            Self::Nbd(carrier) => carrier.ended().await,
         }
     }
 
@@ -164,6 +185,7 @@ impl Carrier {
             Self::SocketOnly => Ok(()),
             Self::NbdFuse(carrier) => carrier.close().await,
             Self::Kernel(carrier) => carrier.close(),
+            Self::Nbd(carrier) => carrier.close(),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod fsck;
 pub mod holders;
 pub mod loops;
 pub mod mounts;
+pub mod nbd_devices;
 
 pub use carrier::{Carrier, CarrierConfig, CarrierKind};
 pub use command::Runner;

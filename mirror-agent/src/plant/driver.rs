@@ -1,7 +1,8 @@
 //! The driver's thread behind the agent's trait.
 
 use super::internal;
-use crate::agent::{MirrorHandle, Step};
+use super::nbd::NbdDevice;
+use crate::agent::{MirrorHandle, Step, StepError};
 use crate::ctl::Answer;
 use crate::driver::{FrontEndSpec, Handle};
 use kmod_shim::nbd::Export;
@@ -19,20 +20,36 @@ pub(super) enum Serving {
     Socket(PathBuf),
     /// By the ublk device of this number.
     Ublk(u32),
+    /// By a device of the kernel's NBD client.
+    Nbd(NbdDevice),
 }
 
 impl Serving {
-    /// What the driver is to open, and where it will be.
-    fn spec(&self, export: Export) -> (FrontEndSpec, PathBuf) {
-        match self {
+    /// Has the driver serve, and says where.
+    async fn open(&self, handle: &Handle, export: Export) -> Step<PathBuf> {
+        let (spec, place) = match self {
+            Self::Nbd(device) => return device.open(handle, export).await,
             Self::Socket(path) => {
                 (FrontEndSpec::NbdSocket { path: path.clone(), export }, path.clone())
             }
             Self::Ublk(number) => {
                 (FrontEndSpec::Ublk { number: *number, export }, device_path(*number))
             }
-        }
+        };
+        let opened = handle.open_front_end(spec).await.map_err(|_| gone())?;
+        opened.map_err(|e| internal(&format!("{}: {e}", place.display())))?;
+        Ok(place)
     }
+}
+
+fn gone() -> StepError {
+    internal("the driver has ended")
+}
+
+/// The mirror as it is served.
+pub(super) async fn export_of(handle: &Handle, name: String) -> Step<Export> {
+    let status = handle.status().await.map_err(|_| gone())?;
+    Ok(Export { name, size: status.size, block: status.block })
 }
 
 /// A running driver.
@@ -69,21 +86,19 @@ impl MirrorHandle for DriverHandle {
         let (handle, serving, name) =
             (self.handle.clone(), self.serving.clone(), self.name.clone());
         Box::pin(async move {
-            let gone = || internal("the driver has ended");
-            let status = handle.status().await.map_err(|_| gone())?;
-            let export = Export { name, size: status.size, block: status.block };
-            let (spec, place) = serving.spec(export);
-            let opened = handle.open_front_end(spec).await.map_err(|_| gone())?;
-            opened.map_err(|e| internal(&format!("{}: {e}", place.display())))?;
-            Ok(place)
+            let export = export_of(&handle, name).await?;
+            serving.open(&handle, export).await
         })
     }
 
     fn close_front_end(&self) -> Answer<Step<()>> {
-        let answer = self.handle.close_front_end();
+        let (handle, serving) = (self.handle.clone(), self.serving.clone());
         Box::pin(async move {
+            if let Serving::Nbd(device) = serving {
+                device.close().await?;
+            }
             // A driver that has ended serves nobody.
-            let _ = answer.await;
+            let _ = handle.close_front_end().await;
             Ok(())
         })
     }

@@ -1,6 +1,7 @@
 //! Block device and file system of one mirror behind the agent's trait.
 
 use super::driver::Serving;
+use super::nbd::NbdDevice;
 use super::{internal, socket_path, step};
 use crate::agent::{HostOps, Step};
 use crate::config::{self, Config, FrontEnd, MirrorConfig};
@@ -9,6 +10,7 @@ use crate::host::carrier::{Carrier, CarrierConfig, CarrierKind};
 use crate::host::command::Runner;
 use crate::host::filesystem::{FileSystem, FsConfig, FsKind, UmountAction};
 use crate::host::fsck::FsckTiming;
+use kmod_shim::nbd::kernel;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,14 +80,29 @@ impl Host {
         &self.shared.runner
     }
 
-    /// How the driver is to serve the device.
-    pub(super) fn serving(&self) -> Serving {
+    /// Whether the kernel's NBD client carries the mirror.
+    pub(super) fn is_nbd(&self) -> bool {
+        self.shared.carrier_config.kind == CarrierKind::KernelNbd
+    }
+
+    /// How the driver is to serve the device; `nbd` is what it would be with the kernel's client.
+    pub(super) fn serving(&self, nbd: NbdDevice) -> Serving {
         match self.shared.carrier_config.kind {
+            CarrierKind::KernelNbd => Serving::Nbd(nbd),
             CarrierKind::Ublk { number } => Serving::Ublk(number),
             CarrierKind::NbdFuse | CarrierKind::SocketOnly => {
                 Serving::Socket(self.shared.socket.clone())
             }
         }
+    }
+
+    /// Takes up the device `node` of the kernel's NBD client that an earlier agent has left.
+    pub(super) async fn adopt_nbd(&self, node: &Path) -> Step<()> {
+        let carrier = Carrier::adopt_nbd(self.carrier_config(), node).map_err(|e| step(&e))?;
+        let shared = Arc::clone(&self.shared);
+        let mut guard = self.shared.carrier().await;
+        *guard = Some(shared.watched(carrier));
+        Ok(())
     }
 
     /// Runs `work` with the parts of this host.
@@ -137,9 +154,13 @@ impl Shared {
         }
         let opened = Carrier::open(&self.carrier_config, &self.runner, &front_end, &self.name);
         let carrier = opened.await.map_err(|e| step(&e))?;
-        let watcher = tokio::spawn(Arc::clone(&self).watch()).abort_handle();
-        *guard = Some(Attached { carrier, watcher });
+        *guard = Some(Arc::clone(&self).watched(carrier));
         Ok(())
+    }
+
+    fn watched(self: Arc<Self>, carrier: Carrier) -> Attached {
+        let watcher = tokio::spawn(self.watch()).abort_handle();
+        Attached { carrier, watcher }
     }
 
     async fn detach(self: Arc<Self>) -> Step<()> {
@@ -231,14 +252,25 @@ fn carrier_kind(mirror: &MirrorConfig) -> CarrierKind {
             tracing::info!("{}: served by the kernel's ublk driver", mirror.name);
             ublk
         }
-        FrontEnd::Auto => {
-            tracing::info!(
-                "{}: served by nbdfuse and a loop device, for this kernel offers no ublk \
-                 (no /dev/ublk-control; try: modprobe ublk_drv)",
-                mirror.name
-            );
-            CarrierKind::NbdFuse
-        }
+        FrontEnd::Nbd => CarrierKind::KernelNbd,
+        FrontEnd::Auto => match kernel::available() {
+            Ok(()) => {
+                tracing::info!(
+                    "{}: served by the kernel's NBD client, for this kernel offers no ublk \
+                     (no /dev/ublk-control; try: modprobe ublk_drv)",
+                    mirror.name
+                );
+                CarrierKind::KernelNbd
+            }
+            Err(why) => {
+                tracing::info!(
+                    "{}: served by nbdfuse and a loop device, for this kernel offers no ublk \
+                     (no /dev/ublk-control; try: modprobe ublk_drv), and {why}",
+                    mirror.name
+                );
+                CarrierKind::NbdFuse
+            }
+        },
     }
 }
 

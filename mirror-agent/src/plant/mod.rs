@@ -3,20 +3,27 @@
 
 mod driver;
 mod host;
+mod nbd;
 mod state;
 
 use crate::agent::{DriverEvent, Opened, Plant, Step, StepError};
 use crate::config::{self, Config, MirrorConfig};
 use crate::ctl::Answer;
-use crate::driver::{Driver, DriverConfig, NetConfig, Partition, Report, Route, now, spawn};
+use crate::driver::{
+    Driver, DriverConfig, Handle, NetConfig, Partition, Report, Route, now, spawn,
+};
 use crate::host::carrier;
 use crate::host::error::HostError;
+use crate::host::nbd_devices;
 use crate::messages::MdCode;
 use crate::secret::Secret;
-use driver::DriverHandle;
+use driver::{DriverHandle, export_of};
 use host::Host;
-use mirror_core::mirror::{AutoRecovery, Mirror, Tuning};
+use kmod_shim::nbd::kernel::Found;
+use mirror_core::command::Command;
+use mirror_core::mirror::{AutoRecovery, Mirror, Setup, Tuning};
 use mirror_core::wire::link::LinkConfig;
+use nbd::NbdDevice;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,11 +50,22 @@ impl Plant for RealPlant {
             carrier::clear_stale(host.carrier_config(), host.runner())
                 .await
                 .map_err(|e| step(&e))?;
-            let serving = host.serving();
-            let name = mirror.name.clone();
-            let driver = tokio::task::spawn_blocking(move || start(&config, &mirror, &secret))
-                .await
-                .map_err(|e| internal(&e.to_string()))??;
+            let left = left_over(&config, &mirror, &host).await?;
+            let (name, candidates) = (mirror.name.clone(), left.clone());
+            let started =
+                tokio::task::spawn_blocking(move || start(&config, &mirror, &secret, &candidates))
+                    .await
+                    .map_err(|e| internal(&e.to_string()))
+                    .and_then(std::convert::identity);
+            let resumed = started.as_ref().ok().and_then(|s| s.resumed.clone());
+            for found in left.iter().filter(|found| Some(*found) != resumed.as_ref()) {
+                take_down(&host, found).await;
+            }
+            let Started { driver, nbd, .. } = started?;
+            if let Some(found) = resumed {
+                go_on(&host, &nbd, &driver.handle, &name, found).await;
+            }
+            let serving = host.serving(nbd);
             let (events, receiver) = mpsc::channel(MAX_EVENTS);
             tokio::spawn(forward(driver.reports, failed, events));
             Ok(Opened {
@@ -56,6 +74,47 @@ impl Plant for RealPlant {
                 events: receiver,
             })
         })
+    }
+}
+
+/// The nbd devices that earlier agents have left of this mirror. Those of mirrors that are not
+/// configured any more are taken down at once, and so is this mirror's if it is served in another
+/// way now.
+async fn left_over(config: &Config, mirror: &MirrorConfig, host: &Host) -> Step<Vec<Found>> {
+    let run_dir = &config.agent.run_dir;
+    let all = nbd_devices::all(run_dir).map_err(|e| internal(&format!("nbd: {e}")))?;
+    let mut ours = Vec::new();
+    for found in all {
+        match nbd_devices::mirror_of(&found.identifier, run_dir) {
+            Some(name) if name == mirror.name && host.is_nbd() => ours.push(found),
+            Some(name) if name != mirror.name && config.mirror(name).is_some() => {}
+            _ => take_down(host, &found).await,
+        }
+    }
+    Ok(ours)
+}
+
+/// Takes down an nbd device that is not served again. If something of it resists, the rest goes on.
+async fn take_down(host: &Host, found: &Found) {
+    let taken = carrier::take_down_nbd(host.carrier_config(), found, host.runner()).await;
+    if let Err(error) = taken {
+        tracing::error!(number = found.number, %error, "an nbd device of a dead agent stays");
+    }
+}
+
+/// Serves an nbd device again; if that fails, it goes, and the mirror is inactive.
+async fn go_on(host: &Host, nbd: &NbdDevice, handle: &Handle, name: &str, found: Found) {
+    let served = async {
+        let export = export_of(handle, name.to_owned()).await?;
+        let node = nbd.resume(found.clone(), handle, export).await?;
+        host.adopt_nbd(&node).await
+    };
+    if let Err(error) = served.await {
+        tracing::error!(%error, "{name}: the device of the earlier agent cannot be served");
+        take_down(host, &found).await;
+        let _ = nbd.close().await; // it is gone
+        let _ = handle.close_front_end().await; // a driver that has ended serves nobody
+        let _ = handle.command(Command::Deactivate).await; // as well
     }
 }
 
@@ -75,19 +134,43 @@ fn unreadable(what: impl std::fmt::Display) -> StepError {
     StepError { code: MdCode::ReadCluster, message }
 }
 
-/// Opens the partitions, reads what they say and starts the thread.
-fn start(config: &Config, mirror: &MirrorConfig, secret: &Secret) -> Step<Driver> {
+/// A driver at its start.
+struct Started {
+    driver: Driver,
+    /// What the mirror's nbd device would be.
+    nbd: NbdDevice,
+    /// The device of an earlier agent that the mirror goes on with.
+    resumed: Option<Found>,
+}
+
+/// Opens the partitions, reads what they say and starts the thread. By then the earlier agent's
+/// I/O is over: it would hold the partitions' locks. `left` are nbd devices that may be the
+/// mirror's.
+fn start(config: &Config, mirror: &MirrorConfig, secret: &Secret, left: &[Found]) -> Step<Started> {
     let paths = &mirror.partitions[config.side.index()];
     let open = |path: &Path| Partition::open(path, LOCK_WAIT).map_err(unreadable);
     let data = open(&paths.data)?;
     let cluster = open(&paths.cluster)?;
     let mut setup = state::load(&data, &cluster, config.side)?;
     setup.tuning = tuning(config, mirror);
+    let run_dir = &config.agent.run_dir;
+    let nbd = nbd_devices::of_partitions(run_dir, &mirror.name, setup.record.device);
+    let fitting = left.iter().find(|found| fits(found, &nbd, &setup)).cloned();
+    setup.resume = fitting.is_some();
     let net = net_config(config, mirror, secret)?;
     let name = mirror.name.clone();
     let disk_limit = mirror.timing.disk;
     let driver = DriverConfig { name, data, cluster, net, disk_limit };
-    spawn(driver, Mirror::new(setup, now())).map_err(|e| internal(&e.to_string()))
+    let machine = Mirror::new(setup, now());
+    let resumed = fitting.filter(|_| machine.is_active());
+    let driver = spawn(driver, machine).map_err(|e| internal(&e.to_string()))?;
+    Ok(Started { driver, nbd: NbdDevice::new(nbd, config.agent.agent_timeout), resumed })
+}
+
+/// Whether a device of an earlier agent is that of this mirror.
+fn fits(found: &Found, identifier: &str, setup: &Setup) -> bool {
+    let Found { size, block, .. } = *found;
+    found.identifier == identifier && (size, block) == (setup.record.size, setup.record.block)
 }
 
 fn millis(d: Duration) -> u64 {

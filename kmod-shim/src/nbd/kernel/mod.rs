@@ -134,6 +134,8 @@ pub struct Found {
     pub number: u32,
     /// Size in bytes.
     pub size: u64,
+    /// Logical block size in bytes.
+    pub block: u32,
     /// See [`Geometry::identifier`].
     pub identifier: String,
 }
@@ -198,6 +200,21 @@ pub fn is_connected(number: u32, identifier: &str) -> bool {
     look(number).is_some_and(|found| found.identifier == identifier)
 }
 
+/// What is known of a connected device that was made with an identifier.
+#[must_use]
+pub fn look(number: u32) -> Option<Found> {
+    let read = |name: &str| {
+        let path = format!("/sys/block/nbd{number}/{name}");
+        fs::read_to_string(path).ok().map(|text| text.trim_end_matches('\n').to_owned())
+    };
+    // After a disconnect the device keeps its identifier until its last user goes.
+    let process: u32 = read("pid")?.parse().ok()?;
+    let sectors: u64 = read("size")?.parse().ok()?;
+    let block = read("queue/logical_block_size")?.parse().ok()?;
+    let identifier = read("backend")?;
+    (process != 0).then_some(Found { number, size: sectors * 512, block, identifier })
+}
+
 /// All connected devices whose identifier begins so.
 ///
 /// # Errors
@@ -210,18 +227,6 @@ pub fn find(prefix: &str) -> io::Result<Vec<Found>> {
         all.extend(number.and_then(look).filter(|found| found.identifier.starts_with(prefix)));
     }
     Ok(all)
-}
-
-fn look(number: u32) -> Option<Found> {
-    let read = |name: &str| {
-        let path = format!("/sys/block/nbd{number}/{name}");
-        fs::read_to_string(path).ok().map(|text| text.trim_end_matches('\n').to_owned())
-    };
-    // After a disconnect the device keeps its identifier until its last user goes.
-    let process: u32 = read("pid")?.parse().ok()?;
-    let sectors: u64 = read("size")?.parse().ok()?;
-    let identifier = read("backend")?;
-    (process != 0).then_some(Found { number, size: sectors * 512, identifier })
 }
 
 fn index(number: u32) -> Attributes {
