@@ -100,6 +100,7 @@ kill_agent() {
 }
 
 tear_down() {
+    trap - ERR
     local n
     # shellcheck disable=SC2154 # `code` is that of run_cleanups
     if [ "$code" != 0 ]; then
@@ -112,19 +113,111 @@ tear_down() {
         dmesg 2>/dev/null | grep nbd | tail -n 20 >&2
     fi
     no_faults
-    # In good order if possible; a new agent takes down what a killed one has left.
+    [ -z "${FIO:-}" ] || kill "$FIO" 2>/dev/null
+    touch "$DIR/enough"
     for n in 1 2; do
-        [ -n "${AGENT[$n]:-}" ] && ! gone "${AGENT[$n]}" || start "$n"
-        kill "${AGENT[$n]}"
+        if [ -n "${AGENT[$n]:-}" ]; then
+            kill "${AGENT[$n]}"
+            wait_for 30 "the agent of server$n ends" gone "${AGENT[$n]}" || kill -KILL "${AGENT[$n]}"
+        fi
+        "$AGENT_PROGRAM" --config "$DIR/$n.toml" --server "server$n" --fail-devices 2>/dev/null
+        ! mountpoint -q "$DIR/mnt$n" || umount "$DIR/mnt$n" || umount -l "$DIR/mnt$n"
     done
-    for n in 1 2; do wait_for 30 "the agent of server$n ends" gone "${AGENT[$n]}" || kill -KILL "${AGENT[$n]}"; done
-    [ -z "$(ours)" ] || say "left behind: $(ours)"
     rm -rf "$DIR"
 }
 
-run() {
-    local n=$1
-    shift
-    CLPMD_CONFIG=$DIR/$n.toml "$CLPMD_BIN/$1" --server "server$n" "${@:2}"
+run() { local n=$1; shift; CLPMD_CONFIG=$DIR/$n.toml "$CLPMD_BIN/$1" "${@:2}"; }
+ctrl() { local n=$1; shift; run "$n" clpmdctrl "$@" >&2; }
+# refused N CODE TEXT ARGUMENTS...: the command ends with the code and says the text.
+refused() {
+    local n=$1 code=$2 text=$3 got=0 said
+    shift 3
+    said=$(run "$n" clpmdctrl "$@" 2>&1) || got=$?
+    [ "$got" = "$code" ] || fail "clpmdctrl $* on server$n: code $got instead of $code: $said"
+    [[ $said == *"$text"* ]] || fail "clpmdctrl $* on server$n says: $said"
 }
-ctrl() { local n=$1; shift; CLPMD_CONFIG=$DIR/$n.toml "$CLPMD_BIN/clpmdctrl" "$@" >&2; }
+state() { run "$1" clpmdstat --mirror md1 --json | jq -r "$2"; }
+state_is() { [ "$(state "$1" "$2" 2>/dev/null)" = "$3" ]; }
+is_active() { state_is "$1" ".status.sides[$(($1 - 1))].active" true; }
+is_normal() { state_is "$1" '.status | [.phase, .link] | join(" ")' 'normal session'; }
+both_normal() { is_normal 1 && is_normal 2; }
+
+# ---- devices
+
+device() { readlink "$DIR/dev$1/NMP1"; }
+# The connected devices of these servers: "nbd3 ...".
+ours() {
+    local dev names=
+    for dev in /sys/block/nbd*; do
+        [ "$(cat "$dev/pid" 2>/dev/null || echo 0)" != 0 ] || continue
+        if grep -q "^clpmd:$DIR/" "$dev/backend" 2>/dev/null; then names+="${dev##*/} "; fi
+    done
+    echo "$names"
+}
+queue() { cat "/sys/block/$(basename "$(device "$1")")/queue/$2"; }
+kernel_log() { dmesg | tail -n "+$((KERNEL_LOG + 1))" | grep nbd || true; }
+mark_kernel_log() { KERNEL_LOG=$(dmesg | wc -l); }
+mark_kernel_log
+
+# ---- applications
+
+# start_fio NAME FILE SECONDS: random writes with checksums, looked at afterwards.
+start_fio() {
+    fio --name="$1" --filename="$2" --size="${FIO_SIZE:-32m}" --rw=randwrite --bsrange=4k-256k \
+        --ioengine=libaio --iodepth=16 --direct=1 --verify=crc32c --verify_state_save=0 \
+        --time_based --runtime="$3" --rate="${FIO_RATE:-20m}" --output-format=json --output="$DIR/$1.json" \
+        </dev/null >"$DIR/$1.out" 2>&1 &
+    FIO=$!
+}
+fio_is_good() {
+    wait "$FIO" || fail "fio: $(cat "$DIR/$1.out") $(grep -v '^ \|^[{}]' "$DIR/$1.json" | head -n 5)"
+    grep -q '"error" : 0' "$DIR/$1.json" || fail "fio saw an error"
+}
+
+# One small durable write after the other, each with its time, until $DIR/enough appears.
+start_beat() {
+    rm -f "$DIR/enough" "$DIR/beat"
+    perl -MTime::HiRes=time -MIO::Handle -e '
+        my ($file, $times, $enough) = @ARGV;
+        open(my $f, ">", $file) or die "$file: $!";
+        open(my $t, ">", $times) or die "$times: $!";
+        $t->autoflush(1);
+        for (my $n = 1; !-e $enough; $n++) {
+            sysseek($f, 0, 0);
+            syswrite($f, sprintf("%-4096d", $n)) == 4096 or die "write: $!";
+            $f->sync or die "fsync: $!";
+            printf $t "%d %.3f\n", $n, time;
+            select(undef, undef, undef, 0.02);
+        }' "$1" "$DIR/beat" "$DIR/enough" </dev/null 2>"$DIR/beat.error" &
+    BEAT=$!
+    wait_for 20 "the application runs" test -s "$DIR/beat" || fail "the application runs: $(cat "$DIR/beat.error")"
+}
+stop_beat() {
+    touch "$DIR/enough"
+    wait "$BEAT" || fail "the application saw an error: $(cat "$DIR/beat.error")"
+}
+beats() { wc -l <"$DIR/beat"; }
+beats_go_on() {
+    local now
+    now=$(beats)
+    wait_for "${1:-60}" "the application goes on" more_beats "$((now + 10))" || fail "the application goes on"
+}
+more_beats() { [ "$(beats)" -gt "$1" ]; }
+# Seconds between two writes, at the most, from line $1 on.
+longest_pause() {
+    awk -v from="${1:-0}" 'NR > from { if (last && $2 - last > max) max = $2 - last; last = $2 }
+        END { printf "%.1f", max }' "$DIR/beat"
+}
+at_most() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a <= b) }'; }
+
+# Both agents end in good order; no device is left, and the disks are equal.
+equal_in_the_end() {
+    local n
+    for n in 1 2; do
+        if is_active "$n"; then ctrl "$n" --deactive md1; fi
+    done
+    [ -z "$(ours)" ] || fail "a device is left: $(ours)"
+    for n in 1 2; do stop "$n"; done
+    cmp "$DIR/data1" "$DIR/data2" || fail "the disks differ"
+    STOPPED=1
+}
