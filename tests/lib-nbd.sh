@@ -203,9 +203,9 @@ beats_go_on() {
     wait_for "${1:-60}" "the application goes on" more_beats "$((now + 10))" || fail "the application goes on"
 }
 more_beats() { [ "$(beats)" -gt "$1" ]; }
-# Seconds between two writes, at the most, from line $1 on.
+# Seconds between two writes, at the most, from write $1 on.
 longest_pause() {
-    awk -v from="${1:-0}" 'NR > from { if (last && $2 - last > max) max = $2 - last; last = $2 }
+    awk -v from="${1:-0}" 'NR >= from { if (last && $2 - last > max) max = $2 - last; last = $2 }
         END { printf "%.1f", max }' "$DIR/beat"
 }
 at_most() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a <= b) }'; }
