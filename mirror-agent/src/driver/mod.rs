@@ -77,7 +77,7 @@ pub struct DriverConfig {
 }
 
 /// Which front end to open.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum FrontEndSpec {
     /// The NBD server on a unix socket.
     NbdSocket {
@@ -89,7 +89,7 @@ pub enum FrontEndSpec {
     /// A connection to the kernel's own NBD client.
     NbdKernel {
         /// Our end of it.
-        socket: OwnedFd,
+        socket: Arc<OwnedFd>,
         /// Name, size and block size.
         export: Export,
     },

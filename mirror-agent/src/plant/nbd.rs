@@ -104,7 +104,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 async fn serve(handle: &Handle, socket: UnixStream, export: Export) -> Step<()> {
-    let spec = FrontEndSpec::NbdKernel { socket: socket.into(), export };
+    let spec = FrontEndSpec::NbdKernel { socket: Arc::new(socket.into()), export };
     let opened = handle.open_front_end(spec).await;
     opened.map_err(|_| internal("the driver has ended"))?.map_err(failed)
 }
