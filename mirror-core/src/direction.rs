@@ -312,7 +312,8 @@ fn overrules_unseen(x: &Card, y: &Card) -> bool {
 /// Whether `theirs` took over while the agent of `mine`, an active side, was away: it is active,
 /// has newer data (also by a force), or was activated since. An activation after which nothing was
 /// written there counts only as long as nothing was written here alone either: it ends the older
-/// one, so that the numbers tell which side was active last.
+/// one, so that the numbers tell which side was active last. A side of another mirror took over
+/// nothing.
 #[must_use]
 pub fn took_over(mine: &Card, theirs: &Card) -> bool {
     let asleep = Card { active: false, ..mine.clone() };
@@ -320,7 +321,8 @@ pub fn took_over(mine: &Card, theirs: &Card) -> bool {
     let older = !same && supersedes(&asleep, theirs);
     let newer = !same && supersedes(theirs, &asleep);
     let since = theirs.record.activation > mine.record.activation;
-    theirs.active || (theirs.record.generation.is_some() && !older && (newer || since))
+    let went_on = theirs.record.generation.is_some() && !older && (newer || since);
+    mine.record.mirror == theirs.record.mirror && (theirs.active || went_on)
 }
 
 /// Both have histories, of different generations.

@@ -143,17 +143,6 @@ impl Carrier {
         }
     }
 
-    /// Takes up the kernel's NBD device `node` that an earlier agent has left; its users are not
-    /// disturbed.
-    ///
-    /// # Errors
-    /// Code 2 for a bad configuration, 30 if the device name belongs to somebody else, 89 if the
-    /// device is gone.
-    pub fn adopt_nbd(config: &CarrierConfig, node: &Path) -> Result<Self, HostError> {
-        config.check()?;
-        NbdName::adopt(config, node).map(Self::Nbd)
-    }
-
     /// The block device's name, if there is one.
     #[must_use]
     pub fn device(&self) -> Option<&Path> {

@@ -47,7 +47,7 @@ fn gone() -> StepError {
 }
 
 /// The mirror as it is served.
-pub(super) async fn export_of(handle: &Handle, name: String) -> Step<Export> {
+async fn export_of(handle: &Handle, name: String) -> Step<Export> {
     let status = handle.status().await.map_err(|_| gone())?;
     Ok(Export { name, size: status.size, block: status.block })
 }

@@ -96,15 +96,6 @@ impl Host {
         }
     }
 
-    /// Takes up the device `node` of the kernel's NBD client that an earlier agent has left.
-    pub(super) async fn adopt_nbd(&self, node: &Path) -> Step<()> {
-        let carrier = Carrier::adopt_nbd(self.carrier_config(), node).map_err(|e| step(&e))?;
-        let shared = Arc::clone(&self.shared);
-        let mut guard = self.shared.carrier().await;
-        *guard = Some(shared.watched(carrier));
-        Ok(())
-    }
-
     /// Runs `work` with the parts of this host.
     fn with<T, F>(&self, work: impl FnOnce(Arc<Shared>) -> F) -> Answer<T>
     where
@@ -154,13 +145,9 @@ impl Shared {
         }
         let opened = Carrier::open(&self.carrier_config, &self.runner, &front_end, &self.name);
         let carrier = opened.await.map_err(|e| step(&e))?;
-        *guard = Some(Arc::clone(&self).watched(carrier));
+        let watcher = tokio::spawn(Arc::clone(&self).watch()).abort_handle();
+        *guard = Some(Attached { carrier, watcher });
         Ok(())
-    }
-
-    fn watched(self: Arc<Self>, carrier: Carrier) -> Attached {
-        let watcher = tokio::spawn(self.watch()).abort_handle();
-        Attached { carrier, watcher }
     }
 
     async fn detach(self: Arc<Self>) -> Step<()> {

@@ -6,18 +6,16 @@ mod host;
 mod nbd;
 mod state;
 
-use crate::agent::{DriverEvent, Opened, Plant, Step, StepError};
+use crate::agent::{DriverEvent, HostOps as _, MirrorHandle as _, Opened, Plant, Step, StepError};
 use crate::config::{self, Config, MirrorConfig};
 use crate::ctl::Answer;
-use crate::driver::{
-    Driver, DriverConfig, Handle, NetConfig, Partition, Report, Route, now, spawn,
-};
+use crate::driver::{Driver, DriverConfig, NetConfig, Partition, Report, Route, now, spawn};
 use crate::host::carrier;
 use crate::host::error::HostError;
 use crate::host::nbd_devices;
 use crate::messages::MdCode;
 use crate::secret::Secret;
-use driver::{DriverHandle, export_of};
+use driver::DriverHandle;
 use host::Host;
 use kmod_shim::nbd::kernel::Found;
 use mirror_core::command::Command;
@@ -62,17 +60,14 @@ impl Plant for RealPlant {
                 take_down(&host, found).await;
             }
             let Started { driver, nbd, .. } = started?;
-            if let Some(found) = resumed {
-                go_on(&host, &nbd, &driver.handle, &name, found).await;
-            }
             let serving = host.serving(nbd);
             let (events, receiver) = mpsc::channel(MAX_EVENTS);
             tokio::spawn(forward(driver.reports, failed, events));
-            Ok(Opened {
-                driver: Arc::new(DriverHandle::new(name, serving, driver.handle, driver.thread)),
-                host: Arc::new(host),
-                events: receiver,
-            })
+            let driver = DriverHandle::new(name, serving, driver.handle, driver.thread);
+            if let Some(found) = resumed {
+                go_on(&host, &driver, &found).await;
+            }
+            Ok(Opened { driver: Arc::new(driver), host: Arc::new(host), events: receiver })
         })
     }
 }
@@ -102,19 +97,15 @@ async fn take_down(host: &Host, found: &Found) {
     }
 }
 
-/// Serves an nbd device again; if that fails, it goes, and the mirror is inactive.
-async fn go_on(host: &Host, nbd: &NbdDevice, handle: &Handle, name: &str, found: Found) {
-    let served = async {
-        let export = export_of(handle, name.to_owned()).await?;
-        let node = nbd.resume(found.clone(), handle, export).await?;
-        host.adopt_nbd(&node).await
-    };
+/// Serves the device that an earlier agent has left; if that fails, it goes, and the mirror is
+/// inactive.
+async fn go_on(host: &Host, driver: &DriverHandle, found: &Found) {
+    let served = async { host.attach(driver.open_front_end().await?).await };
     if let Err(error) = served.await {
-        tracing::error!(%error, "{name}: the device of the earlier agent cannot be served");
-        take_down(host, &found).await;
-        let _ = nbd.close().await; // it is gone
-        let _ = handle.close_front_end().await; // a driver that has ended serves nobody
-        let _ = handle.command(Command::Deactivate).await; // as well
+        tracing::error!(%error, "{}: not served again", found.identifier);
+        take_down(host, found).await;
+        let _ = driver.close_front_end().await; // it is gone
+        let _ = driver.command(Command::Deactivate).await; // a driver that has ended serves nobody
     }
 }
 
@@ -164,7 +155,11 @@ fn start(config: &Config, mirror: &MirrorConfig, secret: &Secret, left: &[Found]
     let machine = Mirror::new(setup, now());
     let resumed = fitting.filter(|_| machine.is_active());
     let driver = spawn(driver, machine).map_err(|e| internal(&e.to_string()))?;
-    Ok(Started { driver, nbd: NbdDevice::new(nbd, config.agent.agent_timeout), resumed })
+    Ok(Started {
+        driver,
+        nbd: NbdDevice::new(nbd, config.agent.agent_timeout, resumed.clone()),
+        resumed,
+    })
 }
 
 /// Whether a device of an earlier agent is that of this mirror.

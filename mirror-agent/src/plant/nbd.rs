@@ -23,20 +23,32 @@ const AFTER_WATCHDOG: Duration = Duration::from_secs(10);
 /// The kernel knows no limit that is none.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 
+/// Where a mirror's device is.
+#[derive(Debug, Default)]
+enum Place {
+    #[default]
+    Nowhere,
+    /// An earlier agent has left it.
+    Left(Found),
+    /// It is connected to this agent.
+    Here(u32),
+}
+
 /// The nbd device of a mirror.
 #[derive(Clone, Debug)]
 pub(super) struct NbdDevice {
     identifier: String,
     dead_limit: Duration,
-    /// While it is connected.
-    number: Arc<Mutex<Option<u32>>>,
+    place: Arc<Mutex<Place>>,
 }
 
 impl NbdDevice {
-    /// A device that waits for another agent for `patience`; zero: for ever.
-    pub(super) fn new(identifier: String, patience: Duration) -> Self {
+    /// A device that waits for another agent for `patience`; zero: for ever. `left` is one that an
+    /// earlier agent has left and that is to be served again.
+    pub(super) fn new(identifier: String, patience: Duration, left: Option<Found>) -> Self {
         let dead_limit = if patience.is_zero() { FOR_EVER } else { patience + AFTER_WATCHDOG };
-        Self { identifier, dead_limit, number: Arc::default() }
+        let place = Arc::new(Mutex::new(left.map_or(Place::Nowhere, Place::Left)));
+        Self { identifier, dead_limit, place }
     }
 
     fn geometry(&self, export: &Export) -> Geometry {
@@ -49,49 +61,45 @@ impl NbdDevice {
     }
 
     /// A panic while it was held leaves a whole value behind.
-    fn set(&self, number: Option<u32>) -> Option<u32> {
-        std::mem::replace(&mut self.number.lock().unwrap_or_else(PoisonError::into_inner), number)
+    fn put(&self, place: Place) -> Place {
+        std::mem::replace(&mut self.place.lock().unwrap_or_else(PoisonError::into_inner), place)
     }
 
-    /// Makes the device and serves it.
+    /// Makes the device, or goes on with the one that was left, and serves it; gives its node.
     pub(super) async fn open(&self, handle: &Handle, export: Export) -> Step<PathBuf> {
+        let number = match self.put(Place::Nowhere) {
+            Place::Left(found) => self.resume(found.number, handle, export).await?,
+            _ => self.make(handle, export).await?,
+        };
+        self.put(Place::Here(number));
+        Ok(kernel::device_path(number))
+    }
+
+    async fn make(&self, handle: &Handle, export: Export) -> Step<u32> {
         let geometry = self.geometry(&export);
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         serve(handle, ours, export).await?;
-        match blocking(move || kernel::connect(&geometry, theirs.as_fd())).await {
-            Ok(number) => {
-                self.set(Some(number));
-                Ok(kernel::device_path(number))
-            }
-            Err(e) => {
-                let _ = handle.close_front_end().await; // a driver that has ended serves nobody
-                Err(failed(e))
-            }
+        let made = blocking(move || kernel::connect(&geometry, theirs.as_fd())).await;
+        if made.is_err() {
+            let _ = handle.close_front_end().await; // a driver that has ended serves nobody
         }
+        made.map_err(failed)
     }
 
-    /// Goes on with a device that an earlier agent has left.
-    pub(super) async fn resume(
-        &self,
-        found: Found,
-        handle: &Handle,
-        export: Export,
-    ) -> Step<PathBuf> {
+    async fn resume(&self, number: u32, handle: &Handle, export: Export) -> Step<u32> {
         let geometry = self.geometry(&export);
-        let number = found.number;
         let ours = blocking(move || take_over(number, &geometry)).await.map_err(failed)?;
-        self.set(Some(number));
         serve(handle, ours, export).await?;
-        Ok(kernel::device_path(number))
+        Ok(number)
     }
 
     /// Takes the device away, before its front end is closed. What is gone is taken away.
     pub(super) async fn close(&self) -> Step<()> {
-        let Some(number) = self.set(None) else { return Ok(()) };
+        let Place::Here(number) = self.put(Place::Nowhere) else { return Ok(()) };
         let identifier = self.identifier.clone();
         let closed = blocking(move || kernel::disconnect(number, &identifier)).await;
         closed.map_err(|e| {
-            self.set(Some(number));
+            self.put(Place::Here(number));
             failed(e)
         })
     }

@@ -89,6 +89,11 @@ impl Operator {
         self.stopping.is_some() || self.suspended
     }
 
+    /// What a stop leaves is on its way to the record, and holds from here on.
+    pub(super) fn is_recording_stop(&self) -> bool {
+        matches!(self.stopping, Some((_, Stopping::Recording)))
+    }
+
     pub(super) fn is_suspended(&self) -> bool {
         self.suspended
     }

@@ -151,6 +151,10 @@ impl Mirror {
         mirror: Id16,
     ) {
         let Some(conn) = self.current() else { return };
+        if self.operator.is_recording_stop() {
+            // It would take back that this side is behind; the source hears of the end in a moment.
+            return;
+        }
         let Some(target) = self.session_mut().and_then(|s| s.target.as_mut()) else {
             self.protocol_error("an adoption by the wrong side");
             return;

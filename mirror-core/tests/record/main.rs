@@ -1,5 +1,6 @@
 //! What events leave in the record of one mirror whose disks always work, seen from outside.
 
+mod resume;
 mod rig;
 
 use mirror_core::command::Command;
@@ -119,4 +120,33 @@ fn fenced_sides_that_have_gone_apart_fail_their_devices() {
     first.request(flush);
     first.command(Command::Deactivate);
     assert_eq!(first.said[2..], ["Err(Io)", "Ok(Deactivated)"]);
+}
+
+/// What a standby that stops records of itself is not taken back by the end of a copy.
+#[test]
+fn a_standby_that_stops_adopts_nothing() {
+    let mut second = Rig::new(constructed(Side::Second));
+    let mut theirs = Rig::new(constructed(Side::First)).card();
+    (theirs.active, theirs.marked) = (true, 1);
+    second.connect();
+    second.agree_with(theirs);
+    second.receive(0, Message::Accept { session: SessionNo(11) });
+    let toward = Generation::new(1).expect("not 0");
+    second.receive(11, Message::CopyStart { toward, all: false, complete: false });
+    assert!(second.has_sent(|m| *m == Message::CopyReady));
+    second.slow_meta = true;
+    second.command(Command::Shutdown);
+    second.receive(
+        11,
+        Message::Adopt {
+            generation: toward,
+            ancestors: Default::default(),
+            overruled: Default::default(),
+            mirror: Id16([9; 16]),
+        },
+    );
+    second.end_meta();
+    second.end_meta();
+    assert_eq!(second.said, ["Ok(Stopped)"]);
+    assert!(second.record().behind && second.record().inconsistent.is_some());
 }

@@ -1,19 +1,25 @@
 //! One mirror whose disks answer at once, and a peer played by the test.
 
+use mirror_core::buf::Buf;
 use mirror_core::command::Command;
-use mirror_core::io::{Action, CommandId, ConnId, Event, Request};
+use mirror_core::io::{Action, CommandId, ConnId, DataOp, Event, IoId, Notice, Request};
 use mirror_core::marks::Marks;
 use mirror_core::mirror::{Mirror, Setup, Tuning};
 use mirror_core::record::{Card, Record};
-use mirror_core::units::{Id16, Now, SessionNo, regions_in};
+use mirror_core::units::{Id16, Millis, Now, SessionNo, regions_in};
 use mirror_core::wire::{Frame, Message, PeerHello};
 
 pub(crate) const CAPACITY: u64 = 64 << 20;
+pub(crate) const BOOT: Id16 = Id16([3; 16]);
 const CONN: ConnId = ConnId(7);
 
 pub(crate) struct Rig {
     mirror: Mirror,
+    now: Now,
     sent: Vec<Message>,
+    /// The cluster partition is slow: its writes end when it is not any more.
+    pub(crate) slow_meta: bool,
+    late: Vec<IoId>,
     /// Answers to requests and commands, and orders to the front end, as they would be printed.
     pub(crate) said: Vec<String>,
 }
@@ -24,19 +30,89 @@ impl Rig {
     }
 
     pub(crate) fn tuned(record: Record, tuning: Tuning) -> Self {
-        let marks = record.generation.map(|_| Marks::blank(regions_in(record.size), record.device));
+        Self::start(record, &[], tuning, false)
+    }
+
+    /// The front end has found a device, and `marked` regions are marked.
+    pub(crate) fn resuming(record: Record, marked: &[u32], tuning: Tuning) -> Self {
+        let mut rig = Self::start(record, marked, tuning, true);
+        rig.handle(Event::Timer);
+        rig
+    }
+
+    fn start(record: Record, marked: &[u32], tuning: Tuning, resume: bool) -> Self {
+        let marks = record.generation.map(|_| {
+            let mut marks = Marks::blank(regions_in(record.size), record.device);
+            marked.iter().for_each(|r| marks.set(*r..r + 1));
+            while let Some(write) = marks.next_write() {
+                marks.write_done(write.block, true);
+            }
+            marks
+        });
         let setup = Setup {
             record,
             fresh: false,
             marks,
             capacity: CAPACITY,
             device_block: 512,
-            boot: Id16([3; 16]),
-            resume: false,
+            boot: BOOT,
+            resume,
             seed: [5; 32],
             tuning,
         };
-        Self { mirror: Mirror::new(setup, Now::default()), sent: Vec::new(), said: Vec::new() }
+        Self {
+            mirror: Mirror::new(setup, Now::default()),
+            now: Now::default(),
+            sent: Vec::new(),
+            slow_meta: false,
+            late: Vec::new(),
+            said: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.mirror.is_active()
+    }
+
+    /// Marked regions, without contact.
+    pub(crate) fn marked(&self) -> Option<u32> {
+        let status = self.mirror.status(self.now);
+        status.sides[status.local].marked_regions
+    }
+
+    /// Lets time pass: each deadline that the mirror has named brings a timer.
+    pub(crate) fn wait(&mut self, ms: u64) {
+        let until = self.now.mono.plus(ms);
+        while let Some(due) = self.mirror.deadline().filter(|due| *due <= until) {
+            self.now.mono = due.max(Millis(self.now.mono.0 + 1));
+            self.handle(Event::Timer);
+        }
+        self.now.mono = until;
+    }
+
+    /// The cluster partition catches up.
+    pub(crate) fn end_meta(&mut self) {
+        self.slow_meta = false;
+        for io in std::mem::take(&mut self.late) {
+            self.handle(Event::MetaDone { io, result: Ok(()) });
+        }
+    }
+
+    pub(crate) fn lose_peer(&mut self) {
+        self.handle(Event::PeerGone { conn: CONN });
+    }
+
+    /// The card that it has shown last.
+    pub(crate) fn shown(&self) -> Option<Card> {
+        self.sent_last(|message| match message {
+            Message::Card(card) => Some((**card).clone()),
+            _ => None,
+        })
+    }
+
+    /// Of the messages that it has sent, the last that `pick` makes something of.
+    pub(crate) fn sent_last<T>(&self, pick: impl Fn(&Message) -> Option<T>) -> Option<T> {
+        self.sent.iter().rev().find_map(pick)
     }
 
     pub(crate) fn record(&self) -> &Record {
@@ -59,16 +135,25 @@ impl Rig {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let mut out = Vec::new();
-            self.mirror.handle(Now::default(), event, &mut out);
+            self.mirror.handle(self.now, event, &mut out);
             for action in out {
                 match action {
-                    Action::Data { io, .. } => {
-                        events.push(Event::DataDone { io, result: Ok(None) });
+                    Action::Data { io, op, extent } => {
+                        let len = usize::try_from(extent.len).expect("small");
+                        let data = (op == DataOp::Read).then(|| Buf::copied_from(&vec![0; len]));
+                        events.push(Event::DataDone { io, result: Ok(data) });
+                    }
+                    Action::Meta { io, .. } if self.slow_meta => self.late.push(io),
+                    Action::Notice(Notice::Resumed) => self.said.push("resumed".to_owned()),
+                    Action::Notice(Notice::NotResumed { why }) => {
+                        self.said.push(format!("not resumed: {why}"));
                     }
                     Action::Meta { io, .. } => events.push(Event::MetaDone { io, result: Ok(()) }),
                     Action::Send { frame, .. } => self.sent.push(frame.message),
                     Action::FailDevice => self.said.push("device fails".to_owned()),
-                    Action::Complete { result, .. } => self.said.push(format!("{result:?}")),
+                    Action::Complete { result, .. } => {
+                        self.said.push(format!("{:?}", result.map(|_| ())));
+                    }
                     Action::Reply { result, .. } => self.said.push(format!("{result:?}")),
                     _ => {}
                 }

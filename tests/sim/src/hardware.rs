@@ -83,7 +83,8 @@ impl World {
         if lone || was_alone || half {
             // What it had flushed alone counts no more, even if the other has it in its cache.
             let lacks_when_off = self.lacks_in(self.nodes[other].data.durable());
-            if lacks.or(lacks_when_off).is_some() {
+            // The word that outlawed the other went with it.
+            if lacks.or(lacks_when_off).is_some() || self.oracle.outlawed[other] {
                 let content = self.possible_content(other);
                 self.oracle.declare(other, content);
                 self.oracle.outlawed[other] = false;

@@ -42,8 +42,9 @@ pub struct Node {
     pub cluster: ClusterDisk,
     /// Requests under way.
     pub requests: BTreeMap<RequestId, AppOp>,
-    /// The same as the front end keeps them until they are answered.
-    pub orders: BTreeMap<RequestId, Request>,
+    /// The same as the front end keeps them until they are answered, and the process (by its
+    /// incarnation) that was asked last.
+    pub orders: BTreeMap<RequestId, (Request, u32)>,
     /// The device has outlived an agent (or is taken for one that has).
     pub device: bool,
     /// The mirror has resumed, and since then neither had a session nor gone alone.

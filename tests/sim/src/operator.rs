@@ -108,12 +108,7 @@ impl World {
         if self.rng.chance(options.kill) {
             self.kill(node, false);
         }
-        if self.rng.chance(options.survive) {
-            self.orphan(node);
-        }
-        if self.rng.chance(options.suspend) {
-            self.command_if_up(node, Command::Suspend, Pending::Stop);
-        }
+        self.leave_devices(node);
         if self.rng.chance(options.power) {
             self.kill(node, true);
             if self.rng.chance(300) {

@@ -2,10 +2,26 @@
 //! stays, and the next agent gets it again, in any order.
 
 use crate::node::AppOp;
+use crate::operator::Pending;
 use crate::world::{Happening, World};
-use mirror_core::io::{Event, RequestId};
+use mirror_core::command::Command;
+use mirror_core::io::{Event, Request, RequestId};
 
 impl World {
+    pub(crate) fn leave_devices(&mut self, node: usize) {
+        if self.strikes(self.options.survive) {
+            self.orphan(node);
+        }
+        if self.strikes(self.options.suspend) && self.nodes[node].mirror.is_some() {
+            self.command(node, Command::Suspend, Pending::Stop);
+        }
+    }
+
+    /// Draws a number only where it may count, so that runs without these faults stay as they are.
+    fn strikes(&mut self, rate: u64) -> bool {
+        rate > 0 && self.faults && self.rng.chance(rate)
+    }
+
     /// The agent dies and its device, if it serves one, does not.
     pub(crate) fn orphan(&mut self, node: usize) {
         if !self.nodes[node].is_active() {
@@ -27,7 +43,7 @@ impl World {
     /// Now and then a front end takes something for its device that is none of it, or one that an
     /// earlier boot has left a trace of.
     pub(crate) fn mistake_device(&mut self, node: usize) {
-        let claims = self.faults && self.rng.chance(self.options.claim);
+        let claims = self.strikes(self.options.claim);
         self.nodes[node].device |= claims && !self.nodes[node].restored;
     }
 
@@ -37,6 +53,9 @@ impl World {
             self.abandon(node);
             return;
         }
+        if !self.nodes[node].durable_record().is_ok_and(|r| r.is_some_and(|r| r.active)) {
+            self.fail(format!("server{} serves a device that was closed", node + 1));
+        }
         self.nodes[node].resumed = true;
         let incarnation = self.nodes[node].incarnation;
         let left: Vec<RequestId> = self.nodes[node].orders.keys().copied().collect();
@@ -44,7 +63,7 @@ impl World {
             let after = self.rng.below(4000);
             self.schedule(after, Happening::Reissue { node, incarnation, id });
         }
-        if self.faults && self.rng.chance(self.options.survive * 3) {
+        if self.strikes(self.options.survive * 3) {
             let after = self.rng.below(10_000);
             self.schedule(after, Happening::Orphan { node, incarnation });
         }
@@ -54,26 +73,39 @@ impl World {
         if self.nodes[node].incarnation != incarnation {
             return;
         }
-        if let Some(request) = self.nodes[node].orders.get(&id).cloned() {
+        if let Some((request, handed)) = self.nodes[node].orders.get_mut(&id) {
+            *handed = incarnation;
+            let request = request.clone();
             self.tell(node, incarnation, Event::Request(request));
         }
     }
 
-    /// The device is gone or fails, and with it what nobody has answered.
+    /// The device is gone or fails, and with it what the mirror was not asked for.
     pub(crate) fn abandon(&mut self, node: usize) {
         if !std::mem::take(&mut self.nodes[node].device) {
             return;
         }
-        self.fail_requests(node);
+        let (runs, now) = (self.nodes[node].mirror.is_some(), self.nodes[node].incarnation);
+        let handed = |order: &(Request, u32)| runs && order.1 == now;
+        let left: Vec<RequestId> =
+            self.nodes[node].orders.iter().filter(|(_, o)| !handed(o)).map(|(id, _)| *id).collect();
+        for id in left {
+            self.fail_request(node, id);
+        }
         self.oracle.interrupted(node, self.options.power > 0);
     }
 
     pub(crate) fn fail_requests(&mut self, node: usize) {
-        self.nodes[node].orders.clear();
-        for (_, op) in std::mem::take(&mut self.nodes[node].requests) {
-            if let AppOp::Write(stamp, _) = op {
-                self.oracle.failed(stamp);
-            }
+        let all: Vec<RequestId> = self.nodes[node].requests.keys().copied().collect();
+        for id in all {
+            self.fail_request(node, id);
+        }
+    }
+
+    fn fail_request(&mut self, node: usize, id: RequestId) {
+        self.nodes[node].orders.remove(&id);
+        if let Some(AppOp::Write(stamp, _)) = self.nodes[node].requests.remove(&id) {
+            self.oracle.failed(stamp);
         }
     }
 

@@ -512,7 +512,7 @@ impl World {
         self.nodes[node].requests.insert(id, waits);
         let incarnation = self.nodes[node].incarnation;
         let request = Request { id, op, extent, fua };
-        self.nodes[node].orders.insert(id, request.clone());
+        self.nodes[node].orders.insert(id, (request.clone(), incarnation));
         self.tell(node, incarnation, Event::Request(request));
     }
 
@@ -527,7 +527,9 @@ impl World {
             return;
         };
         self.nodes[node].orders.remove(&id);
-        let judged = !self.oracle.overruled[node] && !self.oracle.lone[1 - node];
+        // A device that outlived its agent may show what a peer that took over has replaced.
+        let outrun = self.nodes[node].device && self.oracle.lone[1 - node];
+        let judged = !self.oracle.overruled[node] && !outrun;
         match (op, result) {
             (AppOp::Write(stamp, durable), Ok(_)) => {
                 if self.options.watch.is_some() {

@@ -16,8 +16,17 @@ fn quiet() -> Options {
     Options { switch: 400, ..options }
 }
 
+/// Agents and their devices die together.
+fn before(options: Options) -> Options {
+    Options { survive: 0, suspend: 0, unanswered: 0, claim: 0, ..options }
+}
+
+fn everything() -> Options {
+    before(Options::everything())
+}
+
 fn crashes() -> Options {
-    Options { force: 0, ..Options::all() }
+    before(Options { force: 0, ..Options::all() })
 }
 
 fn hard_crashes() -> Options {
@@ -31,6 +40,16 @@ fn forces() -> Options {
 fn bad_disks() -> Options {
     let base = Options { kill: 100, power: 100, reset: 100, stop: 100, ..quiet() };
     Options { data_error: 800, hang: 300, ..base }
+}
+
+fn survivors() -> Options {
+    let base =
+        Options { survive: 250, switch: 500, cut: 100, reset: 60, unanswered: 100, ..quiet() };
+    Options { suspend: 60, power: 40, vouch: 60, ..base }
+}
+
+fn false_claims() -> Options {
+    Options { kill: 100, power: 150, stop: 60, claim: 500, recovery: 60, cut: 60, ..quiet() }
 }
 
 /// The first seed that fails without `rule`; with it, that seed holds.
@@ -56,28 +75,32 @@ macro_rules! finds {
 
 finds! {
     intent_first: IntentFirst in crashes(), 20;
-    clear_late: ClearLate in Options::everything(), 60;
-    dirty_at_start: DirtyAtStart in Options::everything(), 200;
+    clear_late: ClearLate in everything(), 60;
+    dirty_at_start: DirtyAtStart in everything(), 200;
     break_record: BreakRecord in crashes(), 40;
-    flush_alone: FlushAlone in Options::everything(), 900;
-    inconsistent_first: InconsistentFirst in hard_crashes(), 700;
-    flush_copied: FlushCopied in Options::everything(), 40;
+    flush_alone: FlushAlone in everything(), 900;
+    inconsistent_first: InconsistentFirst in hard_crashes(), 2000;
+    flush_copied: FlushCopied in everything(), 40;
     card_freezes: CardFreezes in crashes(), 3000;
     flush_both: FlushBoth in crashes(), 20;
-    fua_both: FuaBoth in Options::everything(), 150;
+    fua_both: FuaBoth in everything(), 150;
     overlap: Overlap in crashes(), 20;
     settle_active: SettleActive in crashes(), 200;
     settle_uninterrupted: SettleUninterrupted in crashes(), 150;
-    abnormal_source: AbnormalSource in Options::everything(), 900;
-    abnormal_active: AbnormalActive in Options::everything(), 500;
-    stop_behind: StopBehind in Options::everything(), 2000;
+    abnormal_source: AbnormalSource in everything(), 900;
+    abnormal_active: AbnormalActive in everything(), 500;
+    stop_behind: StopBehind in everything(), 2000;
     grant: Grant in crashes(), 20;
     was_active: WasActive in crashes(), 2500;
     split_brain: SplitBrain in crashes(), 60;
     both_active: BothActive in crashes(), 200;
-    conn_frames: ConnFrames in Options::everything(), 40;
-    damaged_dirty: DamagedDirty in Options::everything(), 60;
+    conn_frames: ConnFrames in everything(), 40;
+    damaged_dirty: DamagedDirty in everything(), 60;
     force_flushes: ForceFlushes in forces(), 700;
     may_hold: MayHold in forces(), 700;
     settle_incomplete: SettleIncomplete in bad_disks(), 700;
+    resume_active: ResumeActive in false_claims(), 60;
+    resume_boot: ResumeBoot in false_claims(), 200;
+    resume_yields: ResumeYields in survivors(), 40;
+    resume_unflushed: ResumeUnflushed in survivors(), 300;
 }

@@ -13,7 +13,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 const POLL: Duration = Duration::from_millis(20);
 /// Between two looks at whether the device is still connected.
@@ -31,20 +31,13 @@ pub struct NbdName {
 }
 
 impl NbdName {
-    /// Waits for the device `node` to answer and gives it its name.
+    /// Gives a connected device its name, once its node is there. It is not opened: somebody may
+    /// wait for one that an earlier agent has left.
     pub(super) async fn open(config: &CarrierConfig, node: &Path) -> Result<Self, HostError> {
         let opened = Self::named(config, node)?;
-        wait_until_served(node, config.ready_limit).await?;
+        wait_for_node(node, config.ready_limit).await?;
         opened.make_name()?;
         Ok(opened)
-    }
-
-    /// Gives a device its name that an earlier agent has left; somebody may wait for it, so it is
-    /// not opened.
-    pub(super) fn adopt(config: &CarrierConfig, node: &Path) -> Result<Self, HostError> {
-        let adopted = Self::named(config, node)?;
-        adopted.make_name()?;
-        Ok(adopted)
     }
 
     fn named(config: &CarrierConfig, node: &Path) -> Result<Self, HostError> {
@@ -94,26 +87,17 @@ impl NbdName {
     }
 }
 
-async fn wait_until_served(node: &Path, limit: Duration) -> Result<(), HostError> {
+/// The kernel or udev makes it a moment after the device.
+async fn wait_for_node(node: &Path, limit: Duration) -> Result<(), HostError> {
     let end = Instant::now() + limit;
-    loop {
-        // The first open looks for partitions, and waits for the answer.
-        let path = node.to_owned();
-        let opened = timeout_at(end, spawn_blocking(move || is_served(&path))).await;
-        if matches!(opened, Ok(Ok(true))) {
-            return Ok(());
-        }
+    while dev_of(node).is_none() {
         if Instant::now() >= end {
             let command = format!("the start of {}", node.display());
             return Err(HostError::Timeout { command, limit });
         }
         sleep(POLL).await;
     }
-}
-
-fn is_served(node: &Path) -> bool {
-    fs::metadata(node).is_ok_and(|m| m.file_type().is_block_device())
-        && fs::File::open(node).is_ok()
+    Ok(())
 }
 
 /// Whether a name's target is a device that something stands behind.
@@ -210,13 +194,13 @@ async fn unmount(
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_device_that_is_not_connected_gets_no_name() {
+    #[tokio::test]
+    async fn a_device_that_is_not_connected_gets_no_name() {
         let dir = tempfile::tempdir().expect("temporary folder");
         let config =
             CarrierConfig { device_dir: dir.path().into(), ..CarrierConfig::new("md1", 1) };
         for node in ["/dev/nbd999999", "/dev/loop0", "/dev/nbd", "/"] {
-            let error = NbdName::adopt(&config, Path::new(node)).expect_err("is refused");
+            let error = NbdName::open(&config, Path::new(node)).await.expect_err("is refused");
             assert_eq!(error.md_code(), 89, "{node}");
         }
         assert_eq!(fs::read_dir(dir.path()).expect("is a folder").count(), 0);
