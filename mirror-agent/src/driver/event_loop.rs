@@ -108,8 +108,6 @@ impl<M: Machine> EventLoop<M> {
         let mut done = Vec::new();
         self.listen_for_wakes();
         self.net_do(Net::accept);
-        // A machine that may not go on with the device of an earlier agent says so at once.
-        self.events.push_back(Event::Timer);
         loop {
             self.take_orders(self.now);
             self.expire(self.now);
