@@ -18,7 +18,7 @@ need_nbd() {
     local missing=
     [ "$(id -u)" = 0 ] || missing=root
     [ -d /sys/module/nbd ] || modprobe nbd 2>/dev/null || missing="nbd driver"
-    [ "$(readlink /proc/self/ns/net)" = "$(readlink /proc/1/ns/net)" ] || missing="network namespace of the machine"
+    [ -n "$missing" ] || [ "$(readlink /proc/self/ns/net)" = "$(readlink /proc/1/ns/net)" ] || missing="network namespace of the machine"
     [ -n "$missing" ] || command -v fio >/dev/null || missing=fio
     [ -z "$missing" ] || { say "$(basename "$0"): left out, there is no $missing here"; exit "$LEFT_OUT"; }
 }
