@@ -85,14 +85,30 @@ impl Lock {
     /// Somebody else runs, or the folder cannot be used.
     pub fn take(run_dir: &Path, role: Role) -> Result<Self, LockError> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
-        let guard = open(run_dir, "guard.lock")?;
-        let _guard =
-            Flock::lock(guard, FlockArg::LockExclusive).map_err(|(_, e)| io::Error::from(e))?;
+        let _guard = guard(run_dir)?;
         for other in Role::ALL.into_iter().filter(|r| *r != role) {
             drop(try_lock(run_dir, other)?);
         }
         Ok(Self { _held: try_lock(run_dir, role)? })
     }
+
+    /// Whether somebody holds the lock of `role` now. A taker is not disturbed by the question.
+    ///
+    /// # Errors
+    /// The folder cannot be used.
+    pub fn is_held(run_dir: &Path, role: Role) -> io::Result<bool> {
+        let _guard = guard(run_dir)?;
+        match try_lock(run_dir, role) {
+            Ok(_) => Ok(false),
+            Err(LockError::Held(_)) => Ok(true),
+            Err(LockError::Io(e)) => Err(e),
+        }
+    }
+}
+
+fn guard(run_dir: &Path) -> io::Result<Flock<File>> {
+    let guard = open(run_dir, "guard.lock")?;
+    Flock::lock(guard, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
 }
 
 fn open(run_dir: &Path, name: &str) -> io::Result<File> {
@@ -122,6 +138,7 @@ mod tests {
         for first in Role::ALL {
             for second in Role::ALL {
                 let held = Lock::take(&run, first).expect("free");
+                assert_eq!(Lock::is_held(&run, second).expect("asks"), first == second);
                 match Lock::take(&run, second) {
                     Err(LockError::Held(who)) => assert_eq!(who, first),
                     other => panic!("{second:?} beside {first:?}: {other:?}"),

@@ -83,9 +83,21 @@ impl Connection {
     #[must_use]
     pub fn new(export: Arc<Export>) -> Self {
         let mut answers = Vec::new();
+        let phase = Phase::Negotiating(Negotiation::new(&mut answers));
+        Self::in_phase(export, phase, answers)
+    }
+
+    /// A connection to a client that knows the export already, as the kernel's does: it begins
+    /// with requests.
+    #[must_use]
+    pub fn negotiated(export: Arc<Export>) -> Self {
+        Self::in_phase(export, Phase::Serving, Vec::new())
+    }
+
+    fn in_phase(export: Arc<Export>, phase: Phase, answers: Vec<u8>) -> Self {
         Self {
             export,
-            phase: Phase::Negotiating(Negotiation::new(&mut answers)),
+            phase,
             staging: BufMut::zeroed(STAGING),
             unread: 0..0,
             lent: Lent::Nothing,

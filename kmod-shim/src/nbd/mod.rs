@@ -1,9 +1,10 @@
-//! A server for NBD clients on a unix socket.
+//! A server for NBD clients on a unix socket, and for the kernel's own client.
 //!
 //! [`protocol`] has the names and numbers of the wire, [`negotiate`] and [`connection`] the two
-//! phases as machines without I/O, [`server`] the sockets.
+//! phases as machines without I/O, [`server`] the sockets, [`kernel`] the kernel's devices.
 
 pub mod connection;
+pub mod kernel;
 pub mod negotiate;
 mod pending;
 pub mod protocol;

@@ -1,4 +1,5 @@
-//! The NBD server: sockets on the ring, one [`Connection`] for each client.
+//! The NBD server: sockets on the ring, one [`Connection`] for each client. Clients come through a
+//! listening socket, or are given when the server is made.
 
 use super::Export;
 use super::connection::{Connection, Part, PartId};
@@ -54,7 +55,10 @@ struct Listener {
 
 /// See [`crate::nbd`].
 pub struct NbdServer {
-    path: PathBuf,
+    /// Of the listening socket, if there is one.
+    path: Option<PathBuf>,
+    /// Connections to clients that do not negotiate; served from the start on.
+    given: Vec<OwnedFd>,
     export: Arc<Export>,
     listener: Option<Listener>,
     slots: Slots<Tag>,
@@ -70,8 +74,20 @@ impl NbdServer {
     /// A server that will listen on `path`; see [`FrontEnd::start`].
     #[must_use]
     pub fn new(path: &Path, export: Export) -> Self {
+        Self::with(Some(path.to_owned()), Vec::new(), export)
+    }
+
+    /// A server for clients that know the export already (the [kernel's](super::kernel)), over
+    /// their connected sockets: [`MAX_CONNECTIONS`] at most. There is no way in for others.
+    #[must_use]
+    pub fn connected(sockets: Vec<OwnedFd>, export: Export) -> Self {
+        Self::with(None, sockets, export)
+    }
+
+    fn with(path: Option<PathBuf>, given: Vec<OwnedFd>, export: Export) -> Self {
         Self {
-            path: path.to_owned(),
+            path,
+            given,
             export: Arc::new(export),
             listener: None,
             slots: Slots::default(),
@@ -108,19 +124,37 @@ impl NbdServer {
         }
         let free = self.clients.iter().position(Option::is_none);
         if let (Some(socket), Some(index), false) = (socket, free, self.stopping) {
-            let mut machine = Connection::new(self.export.clone());
-            if self.failed {
-                machine.fail();
-            }
-            self.clients[index] = Some(Client {
-                socket: Arc::new(socket),
-                machine,
-                receiving: false,
-                sending: false,
-            });
-            self.pump(index, ring, &mut Vec::new()); // the greeting; nothing was read yet
+            self.begin(index, socket, Connection::new(self.export.clone()), ring);
         }
         self.accept(ring);
+    }
+
+    /// Begins to serve a client.
+    fn begin(
+        &mut self,
+        index: usize,
+        socket: OwnedFd,
+        mut machine: Connection,
+        ring: &mut dyn Submitter,
+    ) {
+        if self.failed {
+            machine.fail();
+        }
+        let socket = Arc::new(socket);
+        self.clients[index] = Some(Client { socket, machine, receiving: false, sending: false });
+        self.pump(index, ring, &mut Vec::new()); // the greeting, if any; nothing was read yet
+    }
+
+    fn serve_given(&mut self, ring: &mut dyn Submitter) -> io::Result<()> {
+        let given = std::mem::take(&mut self.given);
+        if given.len() > self.clients.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many connections"));
+        }
+        for (index, socket) in given.into_iter().enumerate() {
+            let machine = Connection::negotiated(self.export.clone());
+            self.begin(index, socket, machine, ring);
+        }
+        Ok(())
     }
 
     fn received(&mut self, index: usize, ended: Ended<Tag>) {
@@ -191,18 +225,21 @@ impl NbdServer {
 
     fn remove_socket_file(&mut self) {
         let ours = self.listener.as_mut().and_then(|l| l.file.take());
-        if ours.is_some() && identity(&self.path) == ours {
+        let Some(path) = &self.path else { return };
+        if ours.is_some() && identity(path) == ours {
             // A file that stays behind is found to be stale by the next server.
-            let _ = std::fs::remove_file(&self.path);
+            let _ = std::fs::remove_file(path);
         }
     }
 }
 
 impl FrontEnd for NbdServer {
     fn start(&mut self, ring: &mut dyn Submitter) -> io::Result<()> {
-        remove_if_stale(&self.path)?;
-        let socket = listen_on(&self.path)?;
-        let file = identity(&self.path);
+        self.serve_given(ring)?;
+        let Some(path) = &self.path else { return Ok(()) };
+        remove_if_stale(path)?;
+        let socket = listen_on(path)?;
+        let file = identity(path);
         self.listener = Some(Listener { socket: Arc::new(socket), file, accepting: None });
         self.accept(ring);
         Ok(())

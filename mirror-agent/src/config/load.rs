@@ -288,6 +288,7 @@ fn front_end(r: &Reader<'_>, fs: FileSystem) -> Load<FrontEnd> {
         "nbd-socket" => Ok(FrontEnd::NbdSocket),
         "loop" => Ok(FrontEnd::Loop),
         "ublk" => Ok(FrontEnd::Ublk),
+        "nbd" => Ok(FrontEnd::Nbd),
         _ => Ok(FrontEnd::Auto),
     }
 }

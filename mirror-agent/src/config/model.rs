@@ -290,6 +290,8 @@ pub enum FrontEnd {
     Loop,
     /// A device of the kernel's ublk driver.
     Ublk,
+    /// A device of the kernel's NBD client.
+    Nbd,
 }
 
 /// Time limits of a mirror.

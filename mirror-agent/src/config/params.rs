@@ -192,7 +192,7 @@ pub static PARAMS: &[Param] = &[
         "agent_timeout",
         int(0, 86_400, "s"),
         Preset::Int(60),
-        "How long a device that outlives its agent (`ublk`) waits for a new one before the watchdog stops it and its users get I/O errors; 0: for ever.",
+        "How long a device that outlives its agent (`ublk`, `nbd`) waits for a new one before the watchdog stops it and its users get I/O errors; 0: for ever. A device keeps the value with which it was made or, with `ublk`, last taken over.",
     ),
     param(
         Agent,
@@ -391,9 +391,9 @@ pub static PARAMS: &[Param] = &[
     param(
         Mirror,
         "front_end",
-        Kind::Choice(&["auto", "ublk", "loop", "nbd-socket"]),
+        Kind::Choice(&["auto", "ublk", "nbd", "loop", "nbd-socket"]),
         Preset::Text("auto"),
-        "How the device is served: `ublk`: a device of the kernel's ublk driver; `loop`: a loop device over an NBD socket; `nbd-socket`: that socket and no device; `auto`: ublk if the kernel has it, else loop.",
+        "How the device is served: `ublk`: a device of the kernel's ublk driver; `nbd`: a device of the kernel's NBD client; `loop`: a loop device over an NBD socket; `nbd-socket`: that socket and no device; `auto`: ublk if the kernel has it, else nbd, else loop.",
     ),
     param(
         Mirror,

@@ -296,6 +296,10 @@ impl<M: Machine> EventLoop<M> {
             FrontEndSpec::NbdSocket { path, export } => {
                 (Box::new(NbdServer::new(path, export.clone())), false)
             }
+            FrontEndSpec::NbdKernel { socket, export, take_over } => {
+                let sockets = vec![socket.try_clone()?];
+                (Box::new(NbdServer::connected(sockets, export.clone())), *take_over)
+            }
             FrontEndSpec::Ublk { device, export } => {
                 (Box::new(UblkServer::new(*device, export.clone())), device.take_over)
             }

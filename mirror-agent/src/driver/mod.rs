@@ -28,6 +28,7 @@ use mirror_core::units::{Millis, Now, SessionNo};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -87,7 +88,7 @@ pub struct DriverConfig {
 }
 
 /// Which front end to open.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum FrontEndSpec {
     /// The NBD server on a unix socket.
     NbdSocket {
@@ -95,6 +96,15 @@ pub enum FrontEndSpec {
         path: PathBuf,
         /// Name, size and block size.
         export: Export,
+    },
+    /// A connection to the kernel's own NBD client.
+    NbdKernel {
+        /// Our end of it.
+        socket: Arc<OwnedFd>,
+        /// Name, size and block size.
+        export: Export,
+        /// The device is one that an earlier agent has left.
+        take_over: bool,
     },
     /// A block device of the kernel's ublk driver.
     Ublk {

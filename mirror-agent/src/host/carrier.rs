@@ -11,6 +11,7 @@
 
 mod kernel;
 mod link;
+mod nbd;
 mod nbdfuse;
 mod stale;
 mod state;
@@ -18,10 +19,12 @@ mod state;
 use super::command::Runner;
 use super::error::HostError;
 use kernel::KernelDevice;
+use nbd::NbdName;
 use nbdfuse::NbdFuse;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use nbd::take_down as take_down_nbd;
 pub use stale::Cleared;
 
 /// Whether `bytes` are the content of a state file that [`clear_stale`] would act upon.
@@ -44,6 +47,8 @@ pub enum CarrierKind {
     NbdFuse,
     /// None: the kernel's ublk driver makes the device.
     Ublk,
+    /// None: the kernel's NBD client makes the device.
+    KernelNbd,
     /// None: NBD clients use the socket themselves, and there is no file system to mount.
     SocketOnly,
 }
@@ -117,6 +122,8 @@ pub enum Carrier {
     NbdFuse(Box<NbdFuse>),
     /// A device of the kernel's.
     Kernel(KernelDevice),
+    /// A device of the kernel's NBD client.
+    Nbd(NbdName),
 }
 
 impl Carrier {
@@ -136,6 +143,7 @@ impl Carrier {
         config.check()?;
         match config.kind {
             CarrierKind::SocketOnly => Ok(Self::SocketOnly),
+            CarrierKind::KernelNbd => NbdName::open(config, socket).await.map(Self::Nbd),
             CarrierKind::Ublk => KernelDevice::open(config, socket).map(Self::Kernel),
             CarrierKind::NbdFuse => {
                 NbdFuse::open(config, runner, socket, export).await.map(|c| Self::NbdFuse(c.into()))
@@ -150,6 +158,7 @@ impl Carrier {
             Self::SocketOnly => None,
             Self::NbdFuse(carrier) => Some(carrier.device()),
             Self::Kernel(carrier) => Some(carrier.device()),
+            Self::Nbd(carrier) => Some(carrier.device()),
         }
     }
 
@@ -159,6 +168,7 @@ impl Carrier {
         match self {
             Self::SocketOnly | Self::Kernel(_) => std::future::pending().await,
             Self::NbdFuse(carrier) => carrier.ended().await,
+            Self::Nbd(carrier) => carrier.ended().await,
         }
     }
 
@@ -172,6 +182,7 @@ impl Carrier {
             Self::SocketOnly => Ok(()),
             Self::NbdFuse(carrier) => carrier.close().await,
             Self::Kernel(carrier) => carrier.close(CLOSE_RETRIES).await,
+            Self::Nbd(carrier) => carrier.close(),
         }
     }
 }

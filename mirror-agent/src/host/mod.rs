@@ -15,6 +15,7 @@ pub mod fsevent;
 pub mod holders;
 pub mod loops;
 pub mod mounts;
+pub mod nbd_devices;
 pub mod offers;
 pub mod process;
 mod statefile;

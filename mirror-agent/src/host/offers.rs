@@ -2,8 +2,10 @@
 //! that would fix it. [`gather`] looks; everything else only judges.
 
 use crate::config::FrontEnd;
+use kmod_shim::nbd::kernel;
 use kmod_shim::ublk::{self, Survival};
 use serde::Serialize;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -19,6 +21,39 @@ pub enum Node {
     Denied,
 }
 
+/// Why there is no device of the kernel's NBD client to be had.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NoNbd {
+    /// The driver is not there.
+    NoDriver,
+    /// It does not answer in this network namespace.
+    Namespace,
+    /// Something else.
+    Other(String),
+}
+
+impl From<kernel::Why> for NoNbd {
+    fn from(why: kernel::Why) -> Self {
+        match why {
+            kernel::Why::NoDriver => Self::NoDriver,
+            kernel::Why::Namespace => Self::Namespace,
+            kernel::Why::Other(e) => Self::Other(e.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for NoNbd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDriver => f.write_str("the module nbd is not loaded"),
+            Self::Namespace => {
+                f.write_str("nbd does not answer in a network namespace other than the machine's")
+            }
+            Self::Other(why) => write!(f, "nbd cannot be asked: {why}"),
+        }
+    }
+}
+
 /// What was found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Facts {
@@ -32,8 +67,8 @@ pub struct Facts {
     pub io_uring: Option<String>,
     /// The switch `kernel.io_uring_disabled`, where there is one.
     pub io_uring_disabled: Option<u8>,
-    /// The kernel's nbd client is loaded.
-    pub nbd: bool,
+    /// Why there is no device of the kernel's NBD client to be had; `None`: there is.
+    pub nbd: Option<NoNbd>,
     /// The kernel's module folder lists `nbd`, or it is built in.
     pub nbd_module: bool,
     /// `/dev/fuse`.
@@ -54,6 +89,8 @@ pub struct Facts {
 pub enum Way {
     /// The kernel's ublk driver.
     Ublk,
+    /// The kernel's NBD client.
+    Nbd,
     /// `nbdfuse` and a loop device.
     Loop,
     /// The NBD socket alone.
@@ -62,13 +99,14 @@ pub enum Way {
 
 impl Way {
     /// What `auto` tries, in this order.
-    pub const AUTO: &[Self] = &[Self::Ublk, Self::Loop];
+    pub const AUTO: &[Self] = &[Self::Ublk, Self::Nbd, Self::Loop];
 
     /// As in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ublk => "ublk",
+            Self::Nbd => "nbd",
             Self::Loop => "loop",
             Self::NbdSocket => "nbd-socket",
         }
@@ -81,6 +119,7 @@ pub const fn named(front_end: FrontEnd) -> Option<Way> {
     match front_end {
         FrontEnd::Auto => None,
         FrontEnd::Ublk => Some(Way::Ublk),
+        FrontEnd::Nbd => Some(Way::Nbd),
         FrontEnd::Loop => Some(Way::Loop),
         FrontEnd::NbdSocket => Some(Way::NbdSocket),
     }
@@ -122,7 +161,7 @@ pub fn gather() -> Facts {
         survival: ublk::survival().ok(),
         io_uring: kmod_shim::sys::Ring::new().err().map(|e| e.to_string()),
         io_uring_disabled: switch.ok().and_then(|s| s.trim().parse().ok()),
-        nbd: Path::new("/sys/block/nbd0").exists(),
+        nbd: kernel::available().err().map(NoNbd::from),
         nbd_module: has_module(&release, "nbd"),
         fuse: node("/dev/fuse"),
         loops: node("/dev/loop-control"),
@@ -180,6 +219,8 @@ impl Facts {
                 Node::Absent => Some("there is no /dev/ublk-control".to_owned()),
                 Node::Denied => Some("/dev/ublk-control may not be opened".to_owned()),
             },
+            Way::Nbd if !self.admin => Some("CAP_SYS_ADMIN is missing".to_owned()),
+            Way::Nbd => self.nbd.as_ref().map(ToString::to_string),
             Way::Loop if self.fuse != Node::Usable => Some("there is no usable /dev/fuse".into()),
             Way::Loop if self.loops != Node::Usable => {
                 Some("there is no usable /dev/loop-control".to_owned())
@@ -280,13 +321,23 @@ impl Facts {
     }
 
     fn nbd_finding(&self) -> Finding {
-        match (self.nbd, self.nbd_module) {
-            (true, _) => good("nbd", "the kernel's client is loaded; no front end uses it yet"),
-            (false, true) => {
-                good("nbd", "the kernel's client is not loaded; no front end uses it yet")
+        let what = "nbd";
+        let Some(why) = &self.nbd else {
+            return good(what, "works; devices outlive the agent");
+        };
+        let fix = match why {
+            NoNbd::NoDriver if self.nbd_module => {
+                "modprobe nbd && echo nbd >>/etc/modules-load.d/clpmd.conf".to_owned()
             }
-            (false, false) => good("nbd", "the kernel has no client; no front end uses it yet"),
-        }
+            NoNbd::NoDriver => {
+                let found = format!("kernel {} has no module nbd", self.release);
+                let fix = "Ubuntu: apt-get install linux-modules-extra-$(uname -r)";
+                return bad(what, found, Some(fix.to_owned()));
+            }
+            NoNbd::Namespace => "run the agent in the machine's own network namespace".to_owned(),
+            NoNbd::Other(_) => return bad(what, why.to_string(), None),
+        };
+        bad(what, why.to_string(), Some(fix))
     }
 
     fn loop_finding(&self) -> Finding {
@@ -333,7 +384,7 @@ mod tests {
             survival: Some(Survival::Yes),
             io_uring: None,
             io_uring_disabled: Some(0),
-            nbd: false,
+            nbd: None,
             nbd_module: true,
             fuse: Node::Usable,
             loops: Node::Usable,
@@ -350,10 +401,17 @@ mod tests {
     #[test]
     fn auto_takes_the_best_that_works_and_says_why() {
         assert_eq!(all().choose(None).way, Way::Ublk);
-        let choice = Facts { ublk: Node::Absent, ..all() }.choose(None);
-        assert_eq!((choice.way, choice.works), (Way::Loop, true));
+        let without = Facts { ublk: Node::Absent, ..all() };
+        let choice = without.choose(None);
+        assert_eq!((choice.way, choice.works), (Way::Nbd, true));
         assert!(choice.why.contains("no /dev/ublk-control"), "{}", choice.why);
-        let none = Facts { ublk: Node::Denied, fuse: Node::Absent, ..all() }.choose(None);
+        for nbd in [NoNbd::NoDriver, NoNbd::Namespace, NoNbd::Other("why".into())] {
+            let choice = Facts { nbd: Some(nbd), ..without.clone() }.choose(None);
+            assert_eq!((choice.way, choice.works), (Way::Loop, true));
+            assert!(choice.why.contains("nbd does not work"), "{}", choice.why);
+        }
+        let nbd = Some(NoNbd::NoDriver);
+        let none = Facts { ublk: Node::Denied, nbd, fuse: Node::Absent, ..all() }.choose(None);
         assert!(!none.works && none.why.contains("may not be opened") && none.why.contains("fuse"));
     }
 
@@ -361,7 +419,9 @@ mod tests {
     fn what_is_named_is_taken_and_judged() {
         let facts = Facts { ublk: Node::Absent, programs_missing: vec!["nbdfuse"], ..all() };
         let works = |way| facts.choose(Some(way)).works;
-        assert!(!works(Way::Ublk) && !works(Way::Loop) && works(Way::NbdSocket));
+        assert!(!works(Way::Ublk) && !works(Way::Loop) && works(Way::NbdSocket) && works(Way::Nbd));
+        assert!(!Facts { admin: false, ..all() }.choose(Some(Way::Nbd)).works);
+        assert!(!Facts { nbd: Some(NoNbd::NoDriver), ..all() }.choose(Some(Way::Nbd)).works);
         let facts = Facts { io_uring: Some("EPERM".into()), ..all() };
         assert!(!facts.choose(Some(Way::NbdSocket)).works);
     }
@@ -378,6 +438,12 @@ mod tests {
         assert!(fix(absent.clone(), "ublk").starts_with("modprobe ublk_drv"));
         let no_module = Facts { ublk_module: false, ..absent };
         assert!(fix(no_module, "ublk").contains("linux-modules-extra"));
+        let absent = Facts { nbd: Some(NoNbd::NoDriver), ..all() };
+        assert!(fix(absent.clone(), "nbd").starts_with("modprobe nbd"));
+        let no_module = Facts { nbd_module: false, ..absent };
+        assert!(fix(no_module, "nbd").contains("linux-modules-extra"));
+        let namespace = Facts { nbd: Some(NoNbd::Namespace), ..all() };
+        assert!(fix(namespace, "nbd").contains("network namespace"));
         let off = Facts { io_uring: Some("EPERM".into()), io_uring_disabled: Some(2), ..all() };
         assert!(fix(off, "io_uring").contains("kernel.io_uring_disabled=0"));
         assert_eq!(fix(Facts { fuse: Node::Absent, ..all() }, "loop"), "modprobe fuse");

@@ -5,7 +5,10 @@
 //! `clpmdwatch`; an agent that finds none running starts one itself. Whoever holds the lock on
 //! `watch.lock` in the run folder watches.
 
+use super::nbd_devices::{self, Identity};
 use super::survivor::{self, DeviceRecord, Patience, Vigil};
+use crate::lock::{Lock, Role};
+use kmod_shim::nbd::kernel::Found;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -54,11 +57,19 @@ impl Watch {
                     Vec::new()
                 }
             };
-            if records.is_empty() && to_the_last {
+            let nbd = NbdLook::take(run_dir);
+            if records.is_empty() && nbd.devices.is_empty() && to_the_last {
                 return;
             }
             for record in &records {
                 if let Some(given_up) = look(record, &mut vigil, start.elapsed()) {
+                    told(&given_up);
+                }
+            }
+            for (device, of) in &nbd.devices {
+                if let Some(given_up) =
+                    look_nbd((device, of), nbd.waits, &mut vigil, start.elapsed())
+                {
                     told(&given_up);
                 }
             }
@@ -91,6 +102,50 @@ fn look(record: &DeviceRecord, vigil: &mut Vigil, now: Duration) -> Option<Given
         }
         Patience::Waits(waited) if waited.is_zero() => {
             tracing::warn!("{}: its device has no agent", record.mirror);
+            None
+        }
+        Patience::Waits(_) | Patience::Fine => None,
+    }
+}
+
+/// The nbd devices of a run folder at one look.
+#[derive(Default)]
+struct NbdLook {
+    devices: Vec<(Found, Identity)>,
+    /// Nobody serves them.
+    waits: bool,
+}
+
+impl NbdLook {
+    fn take(run_dir: &Path) -> Self {
+        let looked = nbd_devices::all(run_dir).and_then(|all| {
+            let waits = !all.is_empty() && !Lock::is_held(run_dir, Role::Agent)?;
+            let known = |f: Found| Identity::parse(&f.identifier, run_dir).map(|of| (f, of));
+            Ok(Self { devices: all.into_iter().filter_map(known).collect(), waits })
+        });
+        looked.unwrap_or_else(|e| {
+            tracing::warn!("nbd: {e}");
+            Self::default()
+        })
+    }
+}
+
+fn look_nbd(
+    (device, of): (&Found, &Identity),
+    waits: bool,
+    vigil: &mut Vigil,
+    now: Duration,
+) -> Option<GivenUp> {
+    let patience = Duration::from_secs(of.patience_s);
+    // The number: after another device's end there may be one with the same identifier.
+    let key = format!("{} {}", device.number, device.identifier);
+    match vigil.look(&key, waits, patience, now) {
+        Patience::Over(waited) => {
+            let failure = nbd_devices::give_up(device).err().map(|e| e.to_string());
+            Some(GivenUp { nmp: u32::from(of.nmp), waited, failure })
+        }
+        Patience::Waits(waited) if waited.is_zero() => {
+            tracing::warn!("{}: its device has no agent", of.mirror);
             None
         }
         Patience::Waits(_) | Patience::Fine => None,

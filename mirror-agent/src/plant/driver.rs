@@ -1,14 +1,16 @@
 //! The driver's thread behind the agent's trait.
 
+use super::nbd::NbdDevice;
 use super::ublk::Place;
 use super::{internal, step};
-use crate::agent::{MirrorHandle, Step};
+use crate::agent::{MirrorHandle, Step, StepError};
 use crate::ctl::Answer;
 use crate::driver::{FrontEndSpec, Handle};
 use kmod_shim::nbd::Export;
 use kmod_shim::ublk::device_path;
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::status::{Marked, MirrorStatus};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -25,20 +27,27 @@ pub(super) enum Serving {
     Socket(PathBuf),
     /// By the ublk device of this place.
     Ublk(Arc<Place>),
+    /// By a device of the kernel's NBD client.
+    Nbd(NbdDevice),
 }
 
 impl Serving {
-    /// What the driver is to open, and where it will be. Waits for the kernel.
-    fn prepare(&self, export: Export) -> Step<(FrontEndSpec, PathBuf)> {
-        match self {
+    /// Has the driver serve, and says where.
+    async fn open(&self, handle: &Handle, export: Export) -> Step<PathBuf> {
+        let (spec, place) = match self {
+            Self::Nbd(device) => return device.open(handle, export).await,
             Self::Socket(path) => {
-                Ok((FrontEndSpec::NbdSocket { path: path.clone(), export }, path.clone()))
+                (FrontEndSpec::NbdSocket { path: path.clone(), export }, path.clone())
             }
-            Self::Ublk(place) => {
-                let device = place.prepare(export.size, export.block).map_err(|e| step(&e))?;
-                Ok((FrontEndSpec::Ublk { device, export }, device_path(device.number)))
-            }
+            Self::Ublk(place) => prepared(Arc::clone(place), export).await?,
+        };
+        if let Err(e) = opened(handle, spec).await {
+            // One that is still opening, or just closing, is waited for.
+            let _ = handle.close_front_end().await;
+            self.clone().closed().await;
+            return Err(internal(&format!("{}: {e}", place.display())));
         }
+        Ok(place)
     }
 
     /// Does what is left to do when the front end is closed.
@@ -48,6 +57,32 @@ impl Serving {
             let _ = tokio::task::spawn_blocking(move || place.closed()).await;
         }
     }
+}
+
+/// What the driver is to open, and where it will be. Waits for the kernel.
+async fn prepared(place: Arc<Place>, export: Export) -> Step<(FrontEndSpec, PathBuf)> {
+    let (size, block) = (export.size, export.block);
+    let prepared = tokio::task::spawn_blocking(move || place.prepare(size, block)).await;
+    let device = prepared.map_err(|e| internal(&e.to_string()))?.map_err(|e| step(&e))?;
+    Ok((FrontEndSpec::Ublk { device, export }, device_path(device.number)))
+}
+
+/// Has the driver open a front end, and waits until it serves.
+pub(super) async fn opened(handle: &Handle, spec: FrontEndSpec) -> io::Result<()> {
+    match timeout(OPEN_LIMIT, handle.open_front_end(spec)).await {
+        Ok(opened) => opened.map_err(|_| io::Error::other("the driver has ended"))?,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+fn gone() -> StepError {
+    internal("the driver has ended")
+}
+
+/// The mirror as it is served.
+async fn export_of(handle: &Handle, name: String) -> Step<Export> {
+    let status = handle.status().await.map_err(|_| gone())?;
+    Ok(Export { name, size: status.size, block: status.block })
 }
 
 /// A running driver.
@@ -89,31 +124,19 @@ impl MirrorHandle for DriverHandle {
         let (handle, serving, name) =
             (self.handle.clone(), self.serving.clone(), self.name.clone());
         Box::pin(async move {
-            let gone = || internal("the driver has ended");
-            let status = handle.status().await.map_err(|_| gone())?;
-            let export = Export { name, size: status.size, block: status.block };
-            let (preparing, asked) = (serving.clone(), export);
-            let prepared = tokio::task::spawn_blocking(move || preparing.prepare(asked)).await;
-            let (spec, place) = prepared.map_err(|e| internal(&e.to_string()))??;
-            let opened = match timeout(OPEN_LIMIT, handle.open_front_end(spec)).await {
-                Ok(opened) => opened.map_err(|_| gone())?,
-                Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut)),
-            };
-            if let Err(e) = opened {
-                // One that is still opening, or just closing, is waited for.
-                let _ = handle.close_front_end().await;
-                serving.closed().await;
-                return Err(internal(&format!("{}: {e}", place.display())));
-            }
-            Ok(place)
+            let export = export_of(&handle, name).await?;
+            serving.open(&handle, export).await
         })
     }
 
     fn close_front_end(&self) -> Answer<Step<()>> {
-        let (answer, serving) = (self.handle.close_front_end(), self.serving.clone());
+        let (handle, serving) = (self.handle.clone(), self.serving.clone());
         Box::pin(async move {
+            if let Serving::Nbd(device) = &serving {
+                device.close().await?;
+            }
             // A driver that has ended serves nobody.
-            let _ = answer.await;
+            let _ = handle.close_front_end().await;
             serving.closed().await;
             Ok(())
         })

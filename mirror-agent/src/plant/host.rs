@@ -1,6 +1,7 @@
 //! Block device and file system of one mirror behind the agent's trait.
 
 use super::driver::Serving;
+use super::nbd::{self, Left, NbdDevice};
 use super::ublk::{self, Place};
 use super::{internal, socket_path, step};
 use crate::agent::{HostOps, Step};
@@ -62,19 +63,20 @@ impl Host {
         config: &Config,
         mirror: &MirrorConfig,
         (runner, events): (&Runner, EventLog),
-        survivor: Option<DeviceRecord>,
+        left: &Left,
     ) -> (Self, mpsc::Receiver<String>) {
         let (ended, receiver) = mpsc::channel(1);
         let runner = runner.clone();
-        let carrier_config = carrier_config(config, mirror, survivor.is_some());
+        let carrier_config = carrier_config(config, mirror, left.kind());
         let socket = socket_path(&config.agent.run_dir, &mirror.name);
         let ublk = ublk_settings(config);
         let serving = match carrier_config.kind {
             CarrierKind::Ublk => {
                 let (nmp, link) = (u32::from(mirror.nmp), carrier_config.device());
-                let place = Place::new(ublk.clone(), &mirror.name, nmp, link, survivor);
+                let place = Place::new(ublk.clone(), &mirror.name, nmp, link, left.ublk.clone());
                 Serving::Ublk(Arc::new(place))
             }
+            CarrierKind::KernelNbd => Serving::Nbd(NbdDevice::new(config, mirror)),
             CarrierKind::NbdFuse | CarrierKind::SocketOnly => Serving::Socket(socket),
         };
         let device = carrier_config.device().display().to_string();
@@ -97,6 +99,10 @@ impl Host {
 
     pub(super) fn carrier_config(&self) -> &CarrierConfig {
         &self.shared.carrier_config
+    }
+
+    pub(super) fn runner(&self) -> &Runner {
+        &self.shared.runner
     }
 
     /// How the driver is to serve the device.
@@ -176,6 +182,9 @@ impl Shared {
 
     /// Whether there is a device that would outlive this agent.
     async fn would_stay(self: Arc<Self>) -> bool {
+        if let Serving::Nbd(_) = self.serving {
+            return true;
+        }
         let Ok(Some(record)) = self.record() else { return false };
         let looked = tokio::task::spawn_blocking(move || kmod_shim::ublk::inspect(record.number));
         matches!(looked.await, Ok(Ok(Some(device))) if device.survives)
@@ -185,6 +194,9 @@ impl Shared {
     /// process serves it.
     async fn discard(self: Arc<Self>) -> Step<()> {
         *self.carrier().await = None;
+        if let Serving::Nbd(_) = self.serving {
+            return nbd::discard(&self.carrier_config, &self.runner).await;
+        }
         let Some(record) = self.record()? else { return Ok(()) };
         if let Serving::Ublk(place) = &self.serving {
             place.drop_record();
@@ -292,8 +304,12 @@ pub(super) fn ublk_settings(config: &Config) -> ublk::Settings {
     ublk::Settings { run_dir: agent.run_dir.clone(), patience: agent.agent_timeout }
 }
 
-fn carrier_config(config: &Config, mirror: &MirrorConfig, survived: bool) -> CarrierConfig {
-    let kind = if survived { CarrierKind::Ublk } else { carrier_kind(mirror) };
+fn carrier_config(
+    config: &Config,
+    mirror: &MirrorConfig,
+    survived: Option<CarrierKind>,
+) -> CarrierConfig {
+    let kind = survived.unwrap_or_else(|| carrier_kind(mirror));
     CarrierConfig {
         kind,
         device_dir: config.agent.device_dir.clone(),
@@ -316,6 +332,7 @@ fn carrier_kind(mirror: &MirrorConfig) -> CarrierKind {
     }
     match choice.way {
         Way::Ublk => CarrierKind::Ublk,
+        Way::Nbd => CarrierKind::KernelNbd,
         Way::Loop => CarrierKind::NbdFuse,
         Way::NbdSocket => CarrierKind::SocketOnly,
     }

@@ -3,6 +3,7 @@
 
 mod driver;
 mod host;
+mod nbd;
 mod state;
 mod ublk;
 
@@ -19,10 +20,12 @@ use crate::host::error::HostError;
 use crate::host::survivor::{self, DeviceRecord, Verdict};
 use crate::messages::{Event, EventLog, MdCode, driver as texts};
 use crate::secret::Secret;
-use driver::DriverHandle;
+use driver::{DriverHandle, Serving};
 use host::Host;
 use mirror_core::mirror::{AutoRecovery, Mirror, Tuning};
+use mirror_core::units::Id16;
 use mirror_core::wire::link::LinkConfig;
+use nbd::{Left, Resumed};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,22 +51,27 @@ impl Plant for RealPlant {
         Box::pin(async move {
             let (runner, settings) = (Runner::default(), host::ublk_settings(&config));
             let found = ublk::find(&settings, &mirror.name, &runner).await;
-            let survivor = found.map_err(|e| step(&e))?;
-            let (host, failed) =
-                Host::new(&config, &mirror, (&runner, log.clone()), survivor.clone());
+            let left = Left::new(found.map_err(|e| step(&e))?, &config, &mirror)?;
+            let (host, failed) = Host::new(&config, &mirror, (&runner, log.clone()), &left);
             carrier::clear_stale(host.carrier_config(), &runner).await.map_err(|e| step(&e))?;
             let serving = host.serving();
             let (name, nmp) = (mirror.name.clone(), mirror.nmp);
-            let start_log = log.clone();
-            let left = survivor.clone();
-            let (driver, resumed) = tokio::task::spawn_blocking(move || {
-                start(&config, &mirror, (&secret, &start_log), left.as_ref())
+            let (start_log, candidates) = (log.clone(), left.clone());
+            let started = tokio::task::spawn_blocking(move || {
+                start(&config, &mirror, (&secret, &start_log), &candidates)
             })
             .await
-            .map_err(|e| internal(&e.to_string()))??;
-            if survivor.is_some() && !resumed {
+            .map_err(|e| internal(&e.to_string()))
+            .and_then(std::convert::identity);
+            let resumed = started.as_ref().ok().and_then(|s| s.resumed.as_ref());
+            left.drop_nbd(host.carrier_config(), resumed, host.runner()).await;
+            let Started { driver, identity, resumed } = started?;
+            if left.ublk.is_some() && resumed.is_none() {
                 // The core says why. Nothing may hang meanwhile.
                 host.discard().await?;
+            }
+            if let Serving::Nbd(device) = &serving {
+                device.identify(identity, resumed.as_ref().and_then(Resumed::nbd));
             }
             let (events, receiver) = mpsc::channel(MAX_EVENTS);
             tokio::spawn(forward(driver.reports, failed, events, (log, nmp)));
@@ -71,7 +79,7 @@ impl Plant for RealPlant {
                 driver: Arc::new(DriverHandle::new(name, serving, driver.handle, driver.thread)),
                 host: Arc::new(host),
                 events: receiver,
-                resumed,
+                resumed: resumed.is_some(),
             })
         })
     }
@@ -79,7 +87,9 @@ impl Plant for RealPlant {
     fn sweep(&self, config: Arc<Config>) -> Answer<()> {
         Box::pin(async move {
             let names: Vec<&str> = config.mirrors.iter().map(|m| m.name.as_str()).collect();
-            ublk::sweep(&host::ublk_settings(&config), &names, &Runner::default()).await;
+            let runner = Runner::default();
+            ublk::sweep(&host::ublk_settings(&config), &names, &runner).await;
+            nbd::sweep(&config.agent, &names, &runner).await;
         })
     }
 }
@@ -100,14 +110,24 @@ fn unreadable(what: impl std::fmt::Display) -> StepError {
     StepError { code: MdCode::ReadCluster, message }
 }
 
-/// Opens the partitions, reads what they say and starts the thread. The mirror resumes, if it may,
-/// where there is a device that an earlier agent has left.
+/// A driver at its start.
+struct Started {
+    driver: Driver,
+    /// Identity of the cluster partition.
+    identity: Id16,
+    /// The device of an earlier agent that the mirror goes on with.
+    resumed: Option<Resumed>,
+}
+
+/// Opens the partitions, reads what they say and starts the thread. By then the earlier agent's
+/// I/O is over: it would hold the partitions' locks. The mirror resumes, if it may, where there is
+/// a device that an earlier agent has left.
 fn start(
     config: &Config,
     mirror: &MirrorConfig,
     (secret, log): (&Secret, &EventLog),
-    survivor: Option<&DeviceRecord>,
-) -> Step<(Driver, bool)> {
+    left: &Left,
+) -> Step<Started> {
     let paths = &mirror.partitions[config.side.index()];
     let open = |path: &Path| Partition::open(path, LOCK_WAIT).map_err(unreadable);
     let data = open(&paths.data)?;
@@ -115,23 +135,22 @@ fn start(
     let note = |message, more: &[&str]| log.log(Event::driver(message, mirror.nmp, more));
     let mut setup = state::load(&data, &cluster, config.side, &note)?;
     setup.tuning = tuning(config, mirror);
-    setup.resume = match survivor {
-        None => false,
-        Some(left) => fits(left, (setup.record.size, setup.record.block)),
-    };
+    let identity = setup.record.device;
+    let fitting = left.fitting(identity, (setup.record.size, setup.record.block));
+    setup.resume = fitting.is_some();
     let net = net_config(config, mirror, secret)?;
     let name = mirror.name.clone();
     let disk_limit = mirror.timing.disk;
     let driver = DriverConfig { name, data, cluster, net, disk_limit };
     let machine = Mirror::new(setup, now());
-    let resumed = survivor.is_some() && machine.is_active();
+    let resumed = fitting.filter(|_| machine.is_active());
     let driver = spawn(driver, machine).map_err(|e| {
         if let Some(failed) = e.get_ref().and_then(|e| e.downcast_ref::<ListenError>()) {
             log.log(not_listening(failed, mirror.nmp));
         }
         internal(&e.to_string())
     })?;
-    Ok((driver, resumed))
+    Ok(Started { driver, identity, resumed })
 }
 
 fn not_listening(failed: &ListenError, nmp: u8) -> Event {

@@ -1,6 +1,7 @@
 //! What goes wrong when a mirror is opened, and while it connects, is told.
 
 use super::host::event_of;
+use super::nbd::Left;
 use super::{net_event, not_listening, start, state};
 use crate::config::Config;
 use crate::driver::{ListenError, ListenStep, NetNote, Partition};
@@ -50,7 +51,7 @@ fn a_port_that_is_taken_is_told() {
     let switches = [("liscal".to_owned(), to)].into();
     let sinks = Sinks { alert: Some(alert), switches, ..Sinks::default() };
     let (events, thread) = EventLog::start(sinks).expect("thread");
-    let failed = start(&config, &config.mirrors[0], (&secret, &events), None);
+    let failed = start(&config, &config.mirrors[0], (&secret, &events), &Left::default());
     assert!(failed.is_err(), "the port is taken");
     drop(events);
     thread.join().expect("delivered");
