@@ -132,9 +132,8 @@ pub struct World {
     pub history: Vec<String>,
     pub(crate) faults: bool,
     pub(crate) stepped: bool,
-    /// For each server: the generation it had when a force was asked for that is not yet over.
-    pub(crate) forcing: [Option<Option<Generation>>; 2],
-    /// How often the operator has asked in vain for a deactivation.
+    /// For each server: the forces that are not answered yet, with the generation it had before.
+    pub(crate) forcing: [Vec<(CommandId, Option<Generation>)>; 2],
     /// The agent of this server has just stopped.
     pub(crate) stopping: Option<usize>,
     /// The agent of this server dies at once, its device does not.
@@ -181,7 +180,7 @@ impl World {
             history: Vec::new(),
             faults: true,
             stepped: false,
-            forcing: [None; 2],
+            forcing: [Vec::new(), Vec::new()],
             stopping: None,
             dying: None,
             weak,
@@ -269,6 +268,9 @@ impl World {
                     self.nodes[node].cluster.tear(offset, &bytes, &mut self.rng);
                 }
                 self.nodes[node].landing -= 1;
+                if self.nodes[node].incarnation != incarnation {
+                    self.take_up_interrupted_force(node);
+                }
                 let result = if ok { Ok(()) } else { Err(EIO) };
                 self.tell(node, incarnation, Event::MetaDone { io, result });
             }
@@ -568,6 +570,7 @@ impl World {
             Notice::Broke if self.options.power > 0 => self.oracle.went_alone(node),
             Notice::SessionOpened { verdict } => {
                 self.nodes[node].restored = false;
+                self.adopted_unheard(verdict);
                 // Both sides are drained, and the dialler is not in the session yet.
                 let dialler = self.nodes[0].durable_record().ok().flatten();
                 let session = |r: &Record| (r.session, r.generation);

@@ -24,8 +24,14 @@ fn crashes() -> Options {
     before(Options { force: 0, ..Options::all() })
 }
 
-fn hard_crashes() -> Options {
-    Options { kill: 100, power: 150, reset: 150, cut: 100, recovery: 60, ..quiet() }
+/// Copies that take long, between crashes.
+fn slow_copies() -> Options {
+    Options { kill: 100, power: 150, reset: 300, slow: 100, switch: 500, ..Options::none() }
+}
+
+/// Caches are lost all the time, and the operator knows who is off.
+fn lost_caches() -> Options {
+    Options { power: 250, cut: 200, vouch: 100, switch: 500, ..Options::none() }
 }
 
 fn forces() -> Options {
@@ -100,6 +106,8 @@ fn a_second_line_holds_alone() {
 /// Rules that no bounded number of seeds finds: a scenario does.
 const BY_SCENARIO: &[Rule] = &[
     Rule::SettleActivation,
+    Rule::ReadsWait,
+    Rule::ResumeReads,
     Rule::BlankUnsure,
     Rule::SessionFrames,
     Rule::Drain,
@@ -123,7 +131,7 @@ finds! {
     clear_late: ClearLate in Options::everything(), 600;
     dirty_at_start: DirtyAtStart in Options::everything(), 200;
     break_record: BreakRecord in crashes(), 40;
-    flush_alone: FlushAlone in everything(), 900;
+    flush_alone: FlushAlone in lost_caches(), 1200;
     inconsistent_first: InconsistentFirst in everything(), 1500;
     flush_copied: FlushCopied in everything(), 40;
     card_freezes: CardFreezes in crashes(), 3000;
@@ -143,18 +151,16 @@ finds! {
     damaged_dirty: DamagedDirty in everything(), 60;
     force_flushes: ForceFlushes in forces(), 700;
     may_hold: MayHold in forces(), 700;
-    settle_incomplete: SettleIncomplete in hard_crashes(), 3000;
+    settle_incomplete: SettleIncomplete in slow_copies(), 400;
     resume_active: ResumeActive in false_claims(), 400;
     resume_boot: ResumeBoot in false_claims(), 400;
     resume_yields: ResumeYields in survivors(), 400;
     resume_unflushed: ResumeUnflushed in survivors(), 3000;
-    resume_reads: ResumeReads in survivors(), 10000;
     told_may_hold: ToldMayHold in Options::everything(), 100;
     note_newer: NoteNewer in Options::everything(), 100;
     activation_first: ActivationFirst in Options::everything(), 20;
     restored: Restored in Options::everything(), 300;
     peer_was_active: PeerWasActive in crashes(), 500;
-    reads_wait: ReadsWait in moments(), 1500;
     two_copies: TwoCopies in rot(), 1500;
     repair_first: RepairFirst in rot(), 1500;
     error_kept: ErrorKept in failing_disks(), 300;
