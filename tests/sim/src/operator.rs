@@ -220,7 +220,8 @@ impl World {
     /// the death of its process.
     pub(crate) fn take_up_interrupted_force(&mut self, node: usize) {
         let record = self.nodes[node].durable_record().ok().flatten();
-        let is_new = |g| self.forcing[node].iter().any(|(_, before)| *before != g);
+        // A later one may have begun with what the first one is about to record.
+        let is_new = |g| self.forcing[node].first().is_some_and(|(_, before)| *before != g);
         let forced =
             record.is_some_and(|r| r.forced_at.is_some() && r.owes_all && is_new(r.generation));
         if forced {
