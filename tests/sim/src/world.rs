@@ -701,15 +701,20 @@ impl World {
         // A half-copied side is no redundancy: it cannot be used without the other. Nor is one whose
         // agent is gone by now, or that knows itself to be behind, once caches can be lost.
         let loses = self.options.power > 0;
-        let half = |node: &Node| match node.mirror.as_ref().map(|m| m.record()) {
-            Some(record) => record.inconsistent.is_some() || (loses && record.behind),
+        let now = self.now();
+        let half = |node: &Node| match &node.mirror {
+            Some(mirror) => {
+                let record = mirror.record();
+                // It may have adopted what was copied, and not recorded it yet.
+                let copied = mirror.status(now).recovery.is_some() && node.is_half_copied();
+                record.inconsistent.is_some() || copied || (loses && record.behind)
+            }
             None => loses,
         };
         let has = |node: &Node| self.oracle.is_on(stamp, node.data.live());
         let on = [has(&self.nodes[0]), has(&self.nodes[1])];
         let mut holders = [on[0] && !half(&self.nodes[0]), on[1] && !half(&self.nodes[1])];
         let writer = self.oracle.node_of(stamp);
-        let now = self.now();
         let with_peer = |node: &Node| {
             node.mirror.as_ref().is_some_and(|m| m.status(now).link == LinkStatus::Session)
         };
