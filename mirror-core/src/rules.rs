@@ -83,6 +83,8 @@ rules! {
     AbnormalActive = "abnormal-active";
     /// A side that has seen a newer peer knows that it is behind.
     NoteNewer = "note-newer";
+    /// A side that has gone on alone, or is being forced, does not confirm that it is behind.
+    ToldApart = "told-apart";
     /// A standby that stops before its peer records that it is behind.
     StopBehind = "stop-behind";
     /// The peer grants an activation.

@@ -176,7 +176,12 @@ impl Mirror {
     pub(super) fn operator_deadline(&self) -> Option<Millis> {
         let asked = self.operator.activating.filter(|a| a.asking != Asking::Recording);
         let activating = asked.map(|a| a.until);
-        let waits = self.operator.forcing.filter(|f| f.flush == Flush::Due);
+        // Also with the flush behind it, a force that lost contact waits for it.
+        let waits = self.operator.forcing.filter(|f| match f.flush {
+            Flush::Due => true,
+            Flush::Running => false,
+            Flush::Done => self.now.mono < f.until,
+        });
         let forcing = waits.map(|f| f.until);
         activating.into_iter().chain(forcing).min()
     }
@@ -635,13 +640,14 @@ impl Mirror {
             return;
         }
         match forcing.flush {
-            Flush::Due if !holds(Rule::ForceFlushes) => self.set_force_flush(Flush::Done),
-            Flush::Due => {
+            Flush::Due if holds(Rule::ForceFlushes) => {
                 self.set_force_flush(Flush::Running);
                 self.submit(Owner::ForceFlush, DataOp::Flush, Extent::default());
             }
-            Flush::Done if self.alone != Alone::Recording => self.record_force(forcing.id),
-            Flush::Running | Flush::Done => {}
+            Flush::Due | Flush::Done if self.alone != Alone::Recording => {
+                self.record_force(forcing.id);
+            }
+            Flush::Due | Flush::Running | Flush::Done => {}
         }
     }
 
@@ -753,6 +759,8 @@ impl Mirror {
         } else if session < self.meta.record.last_open() || self.link.is_agreeing() {
             // Old news, or soon to be. A later session than any here was offered and not heard of.
             self.reply(id, Err(Refusal::Busy));
+        } else if self.is_apart() && holds(Rule::ToldApart) {
+            self.reply(id, Err(Refusal::SplitBrain));
         } else {
             self.meta.record.behind = true;
             if self.active {
@@ -763,6 +771,12 @@ impl Mirror {
                 self.drop_link("the other server has gone on alone");
             }
         }
+    }
+
+    /// This side has gone on alone itself, or the operator is just declaring what it has to be the
+    /// truth: it may not be activated because of the peer, but it has what the peer lacks.
+    fn is_apart(&self) -> bool {
+        self.operator.forcing.is_some() || !self.meta.record.peer_may_hold()
     }
 
     fn peer_confirmed_behind(&mut self, id: CommandId, session: SessionNo) {

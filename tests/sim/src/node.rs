@@ -114,6 +114,12 @@ impl Node {
         self.resumed = false;
     }
 
+    /// Its durable record says that it is half copied.
+    pub fn is_half_copied(&self) -> bool {
+        let record = self.durable_record().ok().flatten();
+        record.is_some_and(|r| r.inconsistent.is_some())
+    }
+
     /// A new boot of the server.
     pub fn reboot(&mut self, rng: &mut Rng) {
         self.boot = random_id(rng);

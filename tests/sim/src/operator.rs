@@ -37,8 +37,8 @@ impl World {
             _ => pending,
         };
         self.log(|| format!("server{}: {command:?}", node + 1));
-        if pending == Pending::Force {
-            self.forcing[node] = self.nodes[node].mirror.as_ref().map(|m| m.record().generation);
+        if let (Pending::Force, Some(mirror)) = (pending, &self.nodes[node].mirror) {
+            self.forcing[node].push((id, mirror.record().generation));
         }
         self.commands.insert(id, pending);
         self.tell(node, incarnation, Event::Command { id, command });
@@ -50,6 +50,7 @@ impl World {
         if let Some(script) = &mut self.script {
             script.replied(id, result);
         }
+        self.forcing[node].retain(|(force, _)| *force != id);
         match (self.commands.remove(&id), result) {
             (None, _) => self.fail(format!("command {} answered twice", id.0)),
             (Some(waits @ (Pending::Operator | Pending::PeerDown)), Ok(Done::Activated)) => {
@@ -63,7 +64,6 @@ impl World {
             }
             (Some(Pending::Vouched), Ok(Done::Noted)) => self.promises.vouched[node] = true,
             (Some(Pending::Force), Ok(done)) => {
-                self.forcing[node] = None;
                 self.nodes[node].resumed = false;
                 self.forced(node);
                 self.oracle.outlawed[1 - node] = done == Done::ForcedAlone;
@@ -216,14 +216,19 @@ impl World {
         self.take_up_interrupted_force(node);
     }
 
-    /// A force that was not answered may have taken effect: the record says so.
+    /// A force that was not answered may have taken effect: the record says so, which may land after
+    /// the death of its process.
     pub(crate) fn take_up_interrupted_force(&mut self, node: usize) {
-        let Some(before) = self.forcing[node].take() else { return };
         let record = self.nodes[node].durable_record().ok().flatten();
+        // A later one may have begun with what the first one is about to record.
+        let is_new = |g| self.forcing[node].first().is_some_and(|(_, before)| *before != g);
         let forced =
-            record.is_some_and(|r| r.generation != before && r.forced_at.is_some() && r.owes_all);
+            record.is_some_and(|r| r.forced_at.is_some() && r.owes_all && is_new(r.generation));
         if forced {
+            self.forcing[node].clear();
             self.forced(node);
+            // In contact the other one is inactive, and an activation ends this.
+            self.oracle.outlawed[1 - node] = true;
         }
     }
 
@@ -264,6 +269,7 @@ impl World {
 
     pub(crate) fn start_agent(&mut self, node: usize) {
         self.log(|| format!("server{}: the agent starts", node + 1));
+        self.forcing[node].clear();
         let now = self.now_at(node);
         let (nodes, rng) = (&mut self.nodes, &mut self.rng);
         match nodes[node].start(now, rng) {

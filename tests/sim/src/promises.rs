@@ -137,6 +137,16 @@ impl World {
         }
     }
 
+    /// One side adopted what the other had written alone, and was killed before anybody heard of it.
+    pub(crate) fn adopted_unheard(&mut self, verdict: &str) {
+        let whole = |n: usize| self.oracle.lone[1 - n] && !self.oracle.lone[n];
+        let adopter = (0..2).find(|n| whole(*n));
+        let has_it = adopter.is_some_and(|n| self.lacks(n).is_none());
+        if verdict.starts_with("settle") && has_it {
+            self.oracle.lone = [false; 2];
+        }
+    }
+
     fn session_opens(&mut self, node: usize, verdict: &'static str) {
         self.nodes[node].last_met = Some(self.nodes[node].incarnation);
         let number = self.nodes[node].mirror.as_ref().map(|m| m.record().session);

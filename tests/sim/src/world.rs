@@ -132,9 +132,8 @@ pub struct World {
     pub history: Vec<String>,
     pub(crate) faults: bool,
     pub(crate) stepped: bool,
-    /// For each server: the generation it had when a force was asked for that is not yet over.
-    pub(crate) forcing: [Option<Option<Generation>>; 2],
-    /// How often the operator has asked in vain for a deactivation.
+    /// For each server: the forces that are not answered yet, with the generation it had before.
+    pub(crate) forcing: [Vec<(CommandId, Option<Generation>)>; 2],
     /// The agent of this server has just stopped.
     pub(crate) stopping: Option<usize>,
     /// The agent of this server dies at once, its device does not.
@@ -181,7 +180,7 @@ impl World {
             history: Vec::new(),
             faults: true,
             stepped: false,
-            forcing: [None; 2],
+            forcing: [Vec::new(), Vec::new()],
             stopping: None,
             dying: None,
             weak,
@@ -269,6 +268,9 @@ impl World {
                     self.nodes[node].cluster.tear(offset, &bytes, &mut self.rng);
                 }
                 self.nodes[node].landing -= 1;
+                if self.nodes[node].incarnation != incarnation {
+                    self.take_up_interrupted_force(node);
+                }
                 let result = if ok { Ok(()) } else { Err(EIO) };
                 self.tell(node, incarnation, Event::MetaDone { io, result });
             }
@@ -568,6 +570,7 @@ impl World {
             Notice::Broke if self.options.power > 0 => self.oracle.went_alone(node),
             Notice::SessionOpened { verdict } => {
                 self.nodes[node].restored = false;
+                self.adopted_unheard(verdict);
                 // Both sides are drained, and the dialler is not in the session yet.
                 let dialler = self.nodes[0].durable_record().ok().flatten();
                 let session = |r: &Record| (r.session, r.generation);
@@ -698,15 +701,20 @@ impl World {
         // A half-copied side is no redundancy: it cannot be used without the other. Nor is one whose
         // agent is gone by now, or that knows itself to be behind, once caches can be lost.
         let loses = self.options.power > 0;
-        let half = |node: &Node| match node.mirror.as_ref().map(|m| m.record()) {
-            Some(record) => record.inconsistent.is_some() || (loses && record.behind),
+        let now = self.now();
+        let half = |node: &Node| match &node.mirror {
+            Some(mirror) => {
+                let record = mirror.record();
+                // It may have adopted what was copied, and not recorded it yet.
+                let copied = mirror.status(now).recovery.is_some() && node.is_half_copied();
+                record.inconsistent.is_some() || copied || (loses && record.behind)
+            }
             None => loses,
         };
         let has = |node: &Node| self.oracle.is_on(stamp, node.data.live());
         let on = [has(&self.nodes[0]), has(&self.nodes[1])];
         let mut holders = [on[0] && !half(&self.nodes[0]), on[1] && !half(&self.nodes[1])];
         let writer = self.oracle.node_of(stamp);
-        let now = self.now();
         let with_peer = |node: &Node| {
             node.mirror.as_ref().is_some_and(|m| m.status(now).link == LinkStatus::Session)
         };

@@ -24,8 +24,14 @@ fn crashes() -> Options {
     before(Options { force: 0, ..Options::all() })
 }
 
-fn hard_crashes() -> Options {
-    Options { kill: 100, power: 150, reset: 150, cut: 100, recovery: 60, ..quiet() }
+/// Copies that take long, between crashes.
+fn slow_copies() -> Options {
+    Options { kill: 100, power: 150, reset: 300, slow: 100, switch: 500, ..Options::none() }
+}
+
+/// Caches are lost all the time, and the operator knows who is off.
+fn lost_caches() -> Options {
+    Options { power: 250, cut: 200, vouch: 100, switch: 500, ..Options::none() }
 }
 
 fn forces() -> Options {
@@ -42,9 +48,17 @@ fn false_claims() -> Options {
     Options { kill: 100, power: 150, stop: 60, claim: 500, recovery: 60, cut: 60, ..quiet() }
 }
 
-/// Whenever something decides, something strikes.
-fn moments() -> Options {
-    Options { kill: 100, power: 100, reset: 100, cut: 100, moment: 100, ..quiet() }
+/// Forces that are lost with the server that they were given to.
+fn lost_forces() -> Options {
+    Options {
+        force: 300,
+        power: 150,
+        reset: 100,
+        cut: 150,
+        slow: 50,
+        switch: 500,
+        ..Options::none()
+    }
 }
 
 /// Records and bitmaps rot, and power goes while they are being written.
@@ -100,6 +114,8 @@ fn a_second_line_holds_alone() {
 /// Rules that no bounded number of seeds finds: a scenario does.
 const BY_SCENARIO: &[Rule] = &[
     Rule::SettleActivation,
+    Rule::ReadsWait,
+    Rule::ResumeReads,
     Rule::BlankUnsure,
     Rule::SessionFrames,
     Rule::Drain,
@@ -120,46 +136,44 @@ macro_rules! finds {
 
 finds! {
     intent_first: IntentFirst in crashes(), 20;
-    clear_late: ClearLate in Options::everything(), 600;
-    dirty_at_start: DirtyAtStart in Options::everything(), 200;
-    break_record: BreakRecord in crashes(), 40;
-    flush_alone: FlushAlone in everything(), 900;
-    inconsistent_first: InconsistentFirst in everything(), 1500;
-    flush_copied: FlushCopied in everything(), 40;
-    card_freezes: CardFreezes in crashes(), 3000;
+    clear_late: ClearLate in Options::everything(), 200;
+    dirty_at_start: DirtyAtStart in Options::everything(), 60;
+    break_record: BreakRecord in crashes(), 30;
+    flush_alone: FlushAlone in lost_caches(), 1000;
+    inconsistent_first: InconsistentFirst in everything(), 20;
+    flush_copied: FlushCopied in everything(), 20;
+    card_freezes: CardFreezes in crashes(), 700;
     flush_both: FlushBoth in crashes(), 20;
-    fua_both: FuaBoth in everything(), 150;
+    fua_both: FuaBoth in everything(), 1000;
     overlap: Overlap in crashes(), 20;
-    settle_active: SettleActive in crashes(), 1000;
-    settle_uninterrupted: SettleUninterrupted in crashes(), 150;
+    settle_active: SettleActive in crashes(), 60;
+    settle_uninterrupted: SettleUninterrupted in crashes(), 200;
     abnormal_source: AbnormalSource in everything(), 900;
-    abnormal_active: AbnormalActive in everything(), 500;
-    stop_behind: StopBehind in everything(), 2000;
+    abnormal_active: AbnormalActive in everything(), 300;
+    stop_behind: StopBehind in everything(), 30;
     grant: Grant in crashes(), 20;
-    was_active: WasActive in crashes(), 2500;
-    split_brain: SplitBrain in crashes(), 60;
-    both_active: BothActive in crashes(), 200;
-    conn_frames: ConnFrames in everything(), 40;
+    was_active: WasActive in crashes(), 20;
+    split_brain: SplitBrain in crashes(), 20;
+    both_active: BothActive in crashes(), 80;
+    conn_frames: ConnFrames in everything(), 20;
     damaged_dirty: DamagedDirty in everything(), 60;
-    force_flushes: ForceFlushes in forces(), 700;
-    may_hold: MayHold in forces(), 700;
-    settle_incomplete: SettleIncomplete in hard_crashes(), 3000;
-    resume_active: ResumeActive in false_claims(), 400;
-    resume_boot: ResumeBoot in false_claims(), 400;
-    resume_yields: ResumeYields in survivors(), 400;
-    resume_unflushed: ResumeUnflushed in survivors(), 3000;
-    resume_reads: ResumeReads in survivors(), 10000;
-    told_may_hold: ToldMayHold in Options::everything(), 100;
-    note_newer: NoteNewer in Options::everything(), 100;
+    force_flushes: ForceFlushes in lost_forces(), 700;
+    may_hold: MayHold in forces(), 120;
+    settle_incomplete: SettleIncomplete in slow_copies(), 300;
+    resume_active: ResumeActive in false_claims(), 40;
+    resume_boot: ResumeBoot in false_claims(), 300;
+    resume_yields: ResumeYields in survivors(), 20;
+    resume_unflushed: ResumeUnflushed in survivors(), 60;
+    told_may_hold: ToldMayHold in Options::everything(), 20;
+    note_newer: NoteNewer in Options::everything(), 300;
     activation_first: ActivationFirst in Options::everything(), 20;
-    restored: Restored in Options::everything(), 300;
-    peer_was_active: PeerWasActive in crashes(), 500;
-    reads_wait: ReadsWait in moments(), 1500;
-    two_copies: TwoCopies in rot(), 1500;
-    repair_first: RepairFirst in rot(), 1500;
-    error_kept: ErrorKept in failing_disks(), 300;
-    clean_peer_read: CleanPeerRead in bad_sectors(), 300;
-    is_fenced: Fenced in fenced(), 50;
+    restored: Restored in Options::everything(), 40;
+    peer_was_active: PeerWasActive in crashes(), 150;
+    two_copies: TwoCopies in rot(), 700;
+    repair_first: RepairFirst in rot(), 250;
+    error_kept: ErrorKept in failing_disks(), 80;
+    clean_peer_read: CleanPeerRead in bad_sectors(), 100;
+    is_fenced: Fenced in fenced(), 20;
 }
 
 /// No rule is left out: each is noticed by seeds or by a scenario.

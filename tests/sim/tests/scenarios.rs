@@ -62,6 +62,8 @@ plays! {
     half_forced_one_server: "half-forced/one-server";
     ask_forgotten: "ask-forgotten";
     ask_forgotten_not_heard: "ask-forgotten/not-heard";
+    told_apart: "told-apart";
+    told_apart_just_forced: "told-apart/just-forced";
     both_activate: "both-activate";
     second_line_flush_completes_alone: "second-line/flush-completes-alone";
     second_line_orphan_lands_late: "second-line/orphan-lands-late";

@@ -1,7 +1,8 @@
 //! Forces and activations that meet something.
 
-use crate::script::{A, B, Closed, Keep, Scenario, Stage};
-use mirror_core::command::Refusal;
+use crate::script::{A, B, Closed, Io, Keep, Scenario, Stage};
+use mirror_core::command::{Command, Refusal};
+use mirror_core::io::Notice;
 use mirror_core::rules::Rule;
 
 pub(super) const ALL: &[Scenario] = &[
@@ -73,6 +74,18 @@ pub(super) const ALL: &[Scenario] = &[
         about: "the number was never heard of; the side that asked for it is forced alone",
         closed: &[],
         steps: ask_not_heard,
+    },
+    Scenario {
+        name: "told-apart",
+        about: "a side that wrote alone is told by the other, which went alone later, that it is behind",
+        closed: &[Closed { by: &[Rule::ToldApart], otherwise: "not so: server1 confirms nothing" }],
+        steps: told_apart,
+    },
+    Scenario {
+        name: "told-apart/just-forced",
+        about: "a side is told that it is behind while it is being forced",
+        closed: &[Closed { by: &[Rule::ToldApart], otherwise: "not so: server1 confirms nothing" }],
+        steps: told_while_forced,
     },
     Scenario {
         name: "both-activate",
@@ -171,6 +184,40 @@ fn ask_not_heard(s: &mut Stage) {
     s.heal();
     s.start(A);
     s.until_verdict("split-brain");
+}
+
+/// The agents reach each other again: server2 tells that it has gone alone.
+fn server1_confirms_nothing(s: &mut Stage) {
+    let session = s.record(B).map(|r| r.session).unwrap_or_default();
+    let answer = s.order(A, Command::ToldBehind { session });
+    s.expect("server1 confirms nothing", answer == Some(Err(Refusal::SplitBrain)));
+}
+
+fn told_apart(s: &mut Stage) {
+    s.activate(A);
+    s.part();
+    s.write_durably(A, 1);
+    s.deactivate(A);
+    s.activate(B);
+    s.begin_write(B, 2);
+    s.until_notice(B, "going alone", |notice| *notice == Notice::Broke);
+    server1_confirms_nothing(s);
+    s.power_loss(B, Keep::Everything);
+    s.start(B);
+    s.activation_refused(B, false, Refusal::WasActive);
+}
+
+fn told_while_forced(s: &mut Stage) {
+    let flush = s.hold(A, Io::Flush);
+    let force = s.begin(A, s.forcing(A));
+    s.until_held(flush);
+    s.part();
+    s.activate(B);
+    s.write(B, 1);
+    server1_confirms_nothing(s);
+    s.land(flush);
+    s.until_replied(force);
+    s.wait(1000);
 }
 
 fn both_activate(s: &mut Stage) {
