@@ -21,7 +21,7 @@ fn failed(e: &HostError) -> Failure {
 enum Kind {
     Ublk(DeviceRecord),
     /// More than one only after an activation that was interrupted.
-    Nbd(Vec<Found>),
+    Nbd(Vec<(Found, Identity)>),
 }
 
 /// A device that can be given up.
@@ -37,7 +37,7 @@ impl Device {
     fn give_up(&self) -> Result<(), Failure> {
         match &self.kind {
             Kind::Ublk(record) => survivor::give_up(record).map_err(|e| failed(&e)),
-            Kind::Nbd(all) => all.iter().try_for_each(|device| {
+            Kind::Nbd(all) => all.iter().try_for_each(|(device, _)| {
                 nbd_devices::give_up(device).map_err(|e| {
                     let node = device_path(device.number);
                     Failure::new(MdCode::Internal, format!("{}: {e}", node.display()))
@@ -72,10 +72,9 @@ fn find(common: &Common, mirror: &str) -> Result<Device, Failure> {
 fn find_nbd(agent: &AgentConfig, mirror: &str) -> Result<Option<Device>, Failure> {
     let failed = |e: io::Error| Failure::new(MdCode::Internal, format!("nbd: {e}"));
     let all = nbd_devices::of_mirror(&agent.run_dir, mirror).map_err(failed)?;
-    let Some(first) = all.first() else { return Ok(None) };
-    let of = Identity::parse(&first.identifier, &agent.run_dir);
+    let Some((first, of)) = all.first() else { return Ok(None) };
     Ok(Some(Device {
-        link: agent.device_dir.join(format!("NMP{}", of.map_or(0, |of| of.nmp))),
+        link: agent.device_dir.join(format!("NMP{}", of.nmp)),
         node: device_path(first.number),
         agent_runs: Lock::is_held(&agent.run_dir, Role::Agent).map_err(failed)?,
         kind: Kind::Nbd(all),

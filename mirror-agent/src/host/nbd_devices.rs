@@ -39,7 +39,7 @@ impl Identity {
         for byte in self.cluster_partition.0 {
             let _ = write!(text, "{byte:02x}"); // a string takes everything
         }
-        let _ = write!(text, ":{}:{}", self.nmp, self.patience_s);
+        let _ = write!(text, ":{}:{}", self.nmp, self.patience_s); // as above
         text
     }
 
@@ -65,18 +65,17 @@ fn id_of(text: &str) -> Option<Id16> {
 ///
 /// # Errors
 /// The list of block devices cannot be read.
-pub fn of_mirror(run_dir: &Path, mirror: &str) -> io::Result<Vec<Found>> {
-    let mut all = all(run_dir)?;
-    all.retain(|f| Identity::parse(&f.identifier, run_dir).is_some_and(|i| i.mirror == mirror));
-    Ok(all)
+pub fn of_mirror(run_dir: &Path, mirror: &str) -> io::Result<Vec<(Found, Identity)>> {
+    Ok(known(run_dir)?.into_iter().filter(|(_, of)| of.mirror == mirror).collect())
 }
 
-/// All devices of a run folder.
+/// The devices of a run folder whose identifier can be read: no agent makes others.
 ///
 /// # Errors
 /// The list of block devices cannot be read.
-pub fn all(run_dir: &Path) -> io::Result<Vec<Found>> {
-    kernel::find(&of_folder(run_dir))
+pub fn known(run_dir: &Path) -> io::Result<Vec<(Found, Identity)>> {
+    let with = |f: Found| Identity::parse(&f.identifier, run_dir).map(|of| (f, of));
+    Ok(kernel::find(&of_folder(run_dir))?.into_iter().filter_map(with).collect())
 }
 
 /// Gives a device up: whoever waits on it gets errors. The next agent clears the mounts away.

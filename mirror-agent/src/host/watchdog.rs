@@ -118,10 +118,9 @@ struct NbdLook {
 
 impl NbdLook {
     fn take(run_dir: &Path) -> Self {
-        let looked = nbd_devices::all(run_dir).and_then(|all| {
-            let waits = !all.is_empty() && !Lock::is_held(run_dir, Role::Agent)?;
-            let known = |f: Found| Identity::parse(&f.identifier, run_dir).map(|of| (f, of));
-            Ok(Self { devices: all.into_iter().filter_map(known).collect(), waits })
+        let looked = nbd_devices::known(run_dir).and_then(|devices| {
+            let waits = !devices.is_empty() && !Lock::is_held(run_dir, Role::Agent)?;
+            Ok(Self { devices, waits })
         });
         looked.unwrap_or_else(|e| {
             tracing::warn!("nbd: {e}");

@@ -159,7 +159,7 @@ fn dead_limit(patience_s: u64) -> Duration {
 #[derive(Clone, Default, Debug)]
 pub(super) struct Left {
     pub(super) ublk: Option<DeviceRecord>,
-    nbd: Vec<Found>,
+    nbd: Vec<(Found, Identity)>,
 }
 
 /// The one that the mirror goes on with.
@@ -200,12 +200,10 @@ impl Left {
         if let Some(record) = &self.ublk {
             return super::fits(record, mirror).then_some(Resumed::Ublk);
         }
-        let id = identity.0.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let is_ours = |found: &&Found| {
-            let said = found.identifier.rsplitn(4, ':').nth(2);
-            said == Some(&id) && (found.size, found.block) == mirror
+        let is_ours = |(found, of): &&(Found, Identity)| {
+            of.cluster_partition == identity && (found.size, found.block) == mirror
         };
-        self.nbd.iter().find(is_ours).cloned().map(Resumed::Nbd)
+        self.nbd.iter().find(is_ours).map(|(found, _)| Resumed::Nbd(found.clone()))
     }
 
     /// Takes down the nbd devices that are not served again.
@@ -216,7 +214,7 @@ impl Left {
         runner: &Runner,
     ) {
         let kept = resumed.and_then(Resumed::nbd);
-        for found in self.nbd.iter().filter(|found| Some(*found) != kept.as_ref()) {
+        for (found, _) in self.nbd.iter().filter(|(found, _)| Some(found) != kept.as_ref()) {
             // If something of it resists, the rest goes on.
             if let Err(error) = carrier::take_down_nbd(config, found, runner).await {
                 tracing::error!(number = found.number, %error, "an nbd device of a dead agent stays");
@@ -227,7 +225,7 @@ impl Left {
 
 /// Takes down all nbd devices of a mirror, also those in use.
 pub(super) async fn discard(config: &CarrierConfig, runner: &Runner) -> Step<()> {
-    for found in nbd_devices::of_mirror(&config.run_dir, &config.mirror).map_err(failed)? {
+    for (found, _) in nbd_devices::of_mirror(&config.run_dir, &config.mirror).map_err(failed)? {
         carrier::take_down_nbd(config, &found, runner).await.map_err(|e| step(&e))?;
     }
     Ok(())
@@ -235,12 +233,11 @@ pub(super) async fn discard(config: &CarrierConfig, runner: &Runner) -> Step<()>
 
 /// Takes down the nbd devices of mirrors that are not in the configuration any more.
 pub(super) async fn sweep(agent: &Agent, configured: &[&str], runner: &Runner) {
-    let all = match nbd_devices::all(&agent.run_dir) {
+    let all = match nbd_devices::known(&agent.run_dir) {
         Ok(all) => all,
         Err(e) => return tracing::error!("nbd: {e}"),
     };
-    for found in all {
-        let Some(of) = Identity::parse(&found.identifier, &agent.run_dir) else { continue };
+    for (found, of) in all {
         if configured.contains(&of.mirror.as_str()) {
             continue;
         }
@@ -302,6 +299,33 @@ fn failed(e: io::Error) -> crate::agent::StepError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_is_served_again_if_it_is_this_mirrors_() {
+        let found = |number, id, size| {
+            let identity = Identity {
+                mirror: "md1".into(),
+                cluster_partition: Id16([id; 16]),
+                nmp: 1,
+                patience_s: 60,
+            };
+            let identifier = identity.text(std::path::Path::new("/run/clpmd"));
+            (Found { number, size, block: 512, identifier }, identity)
+        };
+        let none = Left::default();
+        assert!(none.kind().is_none() && none.fitting(Id16([1; 16]), (4096, 512)).is_none());
+        let left =
+            Left { ublk: None, nbd: vec![found(1, 2, 4096), found(2, 1, 8192), found(3, 1, 4096)] };
+        assert_eq!(left.kind(), Some(CarrierKind::KernelNbd));
+        let fitting = |id, mirror| {
+            let fitting = left.fitting(Id16([id; 16]), mirror);
+            fitting.and_then(|r| r.nbd()).map(|found| found.number)
+        };
+        assert_eq!(fitting(1, (4096, 512)), Some(3));
+        assert_eq!(fitting(2, (4096, 512)), Some(1));
+        assert_eq!(fitting(3, (4096, 512)), None);
+        assert_eq!(fitting(1, (4096, 4096)), None);
+    }
 
     #[test]
     fn a_connection_that_the_kernel_did_not_take_is_at_its_end() {
