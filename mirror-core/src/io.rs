@@ -221,6 +221,12 @@ pub enum Notice {
         /// First byte of the operation.
         offset: u64,
     },
+    /// What followed [`Notice::DiskError`], once: whether the record that says so is durable. If it
+    /// is not (the cluster partition takes no more writes), a later start knows nothing of it.
+    ErrorRecorded {
+        /// It is.
+        durable: bool,
+    },
     /// The peer did something that this version does not expect.
     Protocol(String),
 }

@@ -1,10 +1,10 @@
 //! What goes on by itself: events of the drivers, telling the peer that it is behind, the other
 //! agent's view, activation at start, and what follows the first construction.
 
-use super::Agent;
 use super::managed::{How, Managed};
 use super::parts::DriverEvent;
 use super::peer_view::{PeerView, Said};
+use super::{Agent, emergency};
 use crate::messages::{Event, driver, events_of, later};
 use crate::peer::{PeerAnswer, PeerRequest};
 use mirror_core::command::Command;
@@ -29,6 +29,7 @@ pub(super) async fn start(
 ) {
     tasks.spawn(driver_events(Arc::clone(agent), Arc::clone(mirror), events));
     tasks.spawn(watch_peer(Arc::clone(agent), Arc::clone(mirror)));
+    tasks.spawn(emergency::watch_both_active(Arc::clone(agent), Arc::clone(mirror)));
     // The first look is now: a construction that is still to come must not be missed.
     let named = mirror.config.activate_at_start == Some(agent.config.side);
     if named && look(mirror).await != AtStart::Leave {
@@ -51,6 +52,10 @@ async fn driver_events(
                 mirror.history.hear(&notice);
                 for e in events_of(&notice, mirror.config.nmp, &mirror.device) {
                     agent.events.log(e);
+                }
+                if let Notice::ErrorRecorded { durable } = notice {
+                    let (agent, mirror) = (Arc::clone(&agent), Arc::clone(&mirror));
+                    own.spawn(emergency::disk_error(agent, mirror, durable));
                 }
                 if let Notice::RecoveryFinished { source: true, .. } = notice {
                     mirror.copy_ended();

@@ -208,6 +208,10 @@ impl<M: Machine> EventLoop<M> {
                 self.owe(Report::DeviceFailed);
             }
             Action::TellPeerBehind { session } => self.owe(Report::TellPeerBehind { session }),
+            // What is done about a failed disk hangs on this one.
+            Action::Notice(notice @ Notice::ErrorRecorded { .. }) => {
+                self.owe(Report::Notice(notice));
+            }
             Action::Notice(notice) => self.report(notice),
         }
     }

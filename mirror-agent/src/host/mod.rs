@@ -15,6 +15,7 @@ pub mod fsevent;
 pub mod holders;
 pub mod loops;
 pub mod mounts;
+pub mod power;
 
 pub use carrier::{Carrier, CarrierConfig, CarrierKind};
 pub use command::Runner;
