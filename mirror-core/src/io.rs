@@ -180,6 +180,8 @@ pub enum Notice {
         /// Name of the row.
         verdict: &'static str,
     },
+    /// Both sides are active, by the cards that led to [`Notice::Parked`].
+    BothActive,
     /// A copy begins.
     RecoveryStarted {
         /// Kind.

@@ -15,8 +15,6 @@ use tokio::time::{sleep, timeout};
 /// How long a reset waits for the log, and for the mark of the reset: either may lie on the disk
 /// that failed.
 const LOG_LIMIT: Duration = Duration::from_secs(3);
-/// Pause between two looks at a mirror that may be active on both servers.
-const PAUSE: Duration = Duration::from_secs(1);
 /// Pause after a mirror that has to stop could not be closed.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -69,22 +67,12 @@ async fn mark(agent: &Agent, mirror: &str, why: &str) -> Marked {
     timeout(LOG_LIMIT, set).await.ok().and_then(Result::ok).unwrap_or(Marked::Failed)
 }
 
-/// Stops this side when both are active and the configuration names it. It looks rather than
-/// waits for a notice, because a notice may be lost and this may not.
-pub(super) async fn watch_both_active(agent: Arc<Agent>, mirror: Arc<Managed>) {
-    let rule = mirror.config.both_active;
-    if rule == BothActive::GoOn {
+/// Both servers are active: stops this side if the configuration has it stop. Its applications lose
+/// the device: with the server if a failed disk would have it reset, else alone.
+pub(super) async fn both_active(agent: Arc<Agent>, mirror: Arc<Managed>) {
+    if !mirror.config.both_active.stops(agent.config.side) {
         return;
     }
-    loop {
-        let stops = mirror.status().await.is_some_and(|s| rule.stops(&s));
-        sleep(if stops && !give_way(&agent, &mirror).await { RETRY } else { PAUSE }).await;
-    }
-}
-
-/// The applications of this side lose the device: with the server if a failed disk would have it
-/// reset, else alone. Gives whether the mirror is closed.
-async fn give_way(agent: &Agent, mirror: &Managed) -> bool {
     let name = &mirror.config.name;
     let goes_on = match mirror.config.both_active {
         BothActive::Survivor(side) => agent.config.servers[side.index()].name.as_str(),
@@ -94,21 +82,19 @@ async fn give_way(agent: &Agent, mirror: &Managed) -> bool {
     mirror.history.note(format!("both servers were active; {goes_on} goes on"), None);
     if let Some(action) = mirror.config.disk_error {
         let why = format!("{name}: both servers are active, and {goes_on} goes on");
-        end_server(agent, action, &why).await;
+        end_server(&agent, action, &why).await;
     }
     // First, so that nothing more is written here while the file system is being unmounted: it
     // would be lost when an operator chooses the other side.
     if let Err(refusal) = mirror.driver.command(Command::FailDevice).await {
         tracing::warn!("{name}: the device was not made to fail: {refusal}");
     }
-    match mirror.deactivate().await {
-        Ok(text) => {
-            tracing::error!("{text} Next: clpmdstat --explain {name}");
-            true
-        }
-        Err(r) => {
-            tracing::error!("{} Next: {}", r.message, r.next);
-            false
+    while let Err(r) = mirror.deactivate().await {
+        tracing::error!("{} Next: {}", r.message, r.next);
+        sleep(RETRY).await;
+        if mirror.is_active().await == Some(false) {
+            return;
         }
     }
+    tracing::error!("{name} was stopped here. Next: clpmdstat --explain {name}");
 }

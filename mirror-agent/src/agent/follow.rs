@@ -29,7 +29,6 @@ pub(super) async fn start(
 ) {
     tasks.spawn(driver_events(Arc::clone(agent), Arc::clone(mirror), events));
     tasks.spawn(watch_peer(Arc::clone(agent), Arc::clone(mirror)));
-    tasks.spawn(emergency::watch_both_active(Arc::clone(agent), Arc::clone(mirror)));
     // The first look is now: a construction that is still to come must not be missed.
     let named = mirror.config.activate_at_start == Some(agent.config.side);
     if named && look(mirror).await != AtStart::Leave {
@@ -45,6 +44,7 @@ async fn driver_events(
     // Dropped with this task, and its tasks with it.
     let mut own = JoinSet::new();
     let mut telling: Option<AbortHandle> = None;
+    let mut giving_way: Option<AbortHandle> = None;
     while let Some(event) = events.recv().await {
         while own.try_join_next().is_some() {}
         match event {
@@ -56,6 +56,11 @@ async fn driver_events(
                 if let Notice::ErrorRecorded { durable } = notice {
                     let (agent, mirror) = (Arc::clone(&agent), Arc::clone(&mirror));
                     own.spawn(emergency::disk_error(agent, mirror, durable));
+                }
+                let gives_way = giving_way.as_ref().is_some_and(|task| !task.is_finished());
+                if notice == Notice::BothActive && !gives_way {
+                    let task = emergency::both_active(Arc::clone(&agent), Arc::clone(&mirror));
+                    giving_way = Some(own.spawn(task));
                 }
                 if let Notice::RecoveryFinished { source: true, .. } = notice {
                     mirror.copy_ended();

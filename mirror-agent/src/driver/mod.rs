@@ -107,7 +107,7 @@ pub enum FrontEndSpec {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Report {
     /// For the event log. Dropped (and logged) if the agent does not keep up, except
-    /// [`Notice::ErrorRecorded`].
+    /// [`Notice::ErrorRecorded`] and [`Notice::BothActive`].
     Notice(Notice),
     /// For the event log. Dropped if the agent does not keep up.
     Net(NetNote),

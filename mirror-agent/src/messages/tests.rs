@@ -306,6 +306,9 @@ fn notices_become_the_messages_of_the_manual() {
         ["NMP1 connected, but does not mirror(row)."]
     );
     assert_eq!(text(&Notice::Resumed), ["NMP1 is served again by a new agent."]);
+    let recorded = |durable| text(&Notice::ErrorRecorded { durable });
+    assert_eq!(recorded(false), ["write disk error flag I/O error."]);
+    assert!(recorded(true).is_empty());
     assert_eq!(text(&Notice::NotResumed { why: "why" }), ["NMP1 is not served again(why)."]);
 }
 

@@ -4,7 +4,8 @@ mod rig;
 
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{IoFailure, RequestError};
-use mirror_core::units::{ActivationNo, SessionNo, Side};
+use mirror_core::record::Record;
+use mirror_core::units::{ActivationNo, Generation, Id16, SessionNo, Side};
 use mirror_core::wire::{Beat, Message};
 use rig::{Rig, constructed};
 
@@ -77,6 +78,25 @@ fn a_recorded_disk_error_is_no_new_one() {
     rig.connect();
     rig.pass(60_000);
     assert!(rig.errors_recorded.is_empty());
+}
+
+/// Contact returns, and both have gone on alone or not: who is to stop is decided from that.
+#[test]
+fn two_active_sides_are_told_apart_from_one() {
+    let met = |change: &dyn Fn(&mut Record), active| {
+        let mut rig = Rig::active_alone();
+        let mut theirs = constructed(Side::Second);
+        change(&mut theirs);
+        rig.meet(theirs, active);
+        rig.both_active
+    };
+    let unchanged = |_: &mut Record| {};
+    assert_eq!(met(&unchanged, true), 1);
+    assert_eq!(met(&unchanged, false), 0);
+    let went_on = |r: &mut Record| r.generation = Generation::new(3);
+    assert_eq!(met(&went_on, true), 1);
+    assert_eq!(met(&|r| r.disk_error = true, true), 0, "it serves nothing");
+    assert_eq!(met(&|r| r.mirror = Id16([8; 16]), true), 0, "of another mirror");
 }
 
 /// A side that has to give way fails its device at once, and can be closed then.

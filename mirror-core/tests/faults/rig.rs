@@ -44,6 +44,8 @@ pub(crate) struct Rig {
     pub(crate) cluster_fails: bool,
     /// What was said after a disk error: whether it is recorded.
     pub(crate) errors_recorded: Vec<bool>,
+    /// How often it was said that both sides are active.
+    pub(crate) both_active: u32,
 }
 
 impl Rig {
@@ -74,6 +76,7 @@ impl Rig {
             told: Vec::new(),
             cluster_fails: false,
             errors_recorded: Vec::new(),
+            both_active: 0,
         };
         rig.handle(Event::Timer);
         rig
@@ -135,6 +138,7 @@ impl Rig {
                     Action::Complete { id, result } => self.completed.push((id, result)),
                     Action::Reply { id, result } => self.replies.push((id, result)),
                     Action::TellPeerBehind { session } => self.told.push(session),
+                    Action::Notice(Notice::BothActive) => self.both_active += 1,
                     Action::Notice(Notice::ErrorRecorded { durable }) => {
                         self.errors_recorded.push(durable);
                     }
@@ -201,10 +205,15 @@ impl Rig {
 
     /// A peer in sync comes to the same verdict.
     pub(crate) fn agree(&mut self) {
+        self.meet(constructed(self.side.other()), false);
+    }
+
+    /// A peer with this card comes to the same verdict.
+    pub(crate) fn meet(&mut self, record: Record, active: bool) {
         self.connect();
         let theirs = Card {
-            record: constructed(self.side.other()),
-            active: false,
+            record,
+            active,
             uninterrupted: true,
             wants_recovery: true,
             apart: false,

@@ -6,7 +6,6 @@ use crate::agent::{DriverEvent, follow};
 use crate::host::power::{Marked, ResetMark};
 use crate::messages::EventSwitches;
 use mirror_core::io::Notice;
-use mirror_core::status::LinkStatus;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -118,15 +117,8 @@ async fn without_any_record_the_server_is_not_reset() {
 
 async fn both_active(more: &str) -> (Lab, JoinSet<()>) {
     let (lab, tasks) = lab(more).await;
-    {
-        let mut s = lab.fake.status.lock().expect("lock");
-        s.sides.iter_mut().for_each(|side| side.active = Some(true));
-        s.both_active = true;
-    }
-    // What is not said over the mirror connect may be old.
-    tokio::time::sleep(Duration::from_millis(1200)).await;
-    assert!(lab.fake.is_active());
-    lab.fake.status.lock().expect("lock").link = LinkStatus::Parked;
+    lab.fake.status.lock().expect("lock").sides[0].active = Some(true);
+    lab.fake.events.send(DriverEvent::Notice(Notice::BothActive)).await.expect("it listens");
     (lab, tasks)
 }
 
@@ -153,7 +145,7 @@ async fn the_side_that_does_not_survive_fails_its_device_and_closes_it() {
 async fn the_survivor_and_a_side_without_a_rule_go_on() {
     for more in ["both_active = \"survivor\"\nsurvivor = \"a\"", "both_active = \"go-on\""] {
         let (lab, mut tasks) = both_active(more).await;
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        handled(&lab).await;
         assert!(lab.fake.is_active());
         assert!(!lab.fake.journal.contains("FailDevice"));
         tasks.shutdown().await;
