@@ -1,10 +1,11 @@
 //! `clpmdagent`: the mirror agent.
 
 use clap::Parser;
-use mirror_agent::agent::{End, Options, StartError, config_failure, run};
+use mirror_agent::agent::{End, Ended, Options, StartError, config_failure, run};
 use mirror_agent::check::CheckReport;
 use mirror_agent::config::{self, Config, params};
 use mirror_agent::host::offers;
+use mirror_agent::host::power::RealPower;
 use mirror_agent::messages::{Event, EventLog, Sinks};
 use mirror_agent::plant::RealPlant;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -16,6 +17,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Exit code of an agent that ended by itself; the service manager may reset the server for it.
+const DIED: u8 = 3;
 
 const AFTER: &str = "\
 The service starts it as: clpmdagent
@@ -65,8 +69,9 @@ fn main() -> ExitCode {
         return check(&args);
     }
     match start(&args) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(Ended::Cleanly) => ExitCode::SUCCESS,
+        Ok(Ended::Uncleanly) => ExitCode::FAILURE,
+        Ok(Ended::Died) => ExitCode::from(DIED),
         Err(e) => {
             tracing::error!("{}", Event::AgentStartFailed(e.reason));
             tracing::error!("{}", e.what);
@@ -75,8 +80,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Gives whether the agent stopped cleanly.
-fn start(args: &Args) -> Result<bool, StartError> {
+fn start(args: &Args) -> Result<Ended, StartError> {
     let file = config::file(args.config.clone());
     let config = Config::load(&file, args.server.as_deref())
         .map_err(|e| say_without_config(&config_failure(&e)))?;
@@ -85,7 +89,8 @@ fn start(args: &Args) -> Result<bool, StartError> {
         what: e.to_string(),
     };
     let (events, log) = EventLog::start(Sinks::of(&config)).map_err(failed)?;
-    let options = Options { events, notify: std::env::var_os("NOTIFY_SOCKET") };
+    let notify = std::env::var_os("NOTIFY_SOCKET");
+    let options = Options { events, notify, power: Arc::new(RealPower) };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -40,6 +40,9 @@ pub enum Command {
     },
     /// The cluster manager vouches that the peer is off (for `alone = "fenced"`).
     PeerDown,
+    /// The device fails its requests until it is deactivated, though its disk is good: for a side
+    /// that has to give way to another that is active, too (§10.7). Changes nothing on the disk.
+    FailDevice,
     /// The agent stops: drain, flush, record a clean stop, say goodbye.
     Shutdown,
     /// The agent stops, and the device stays for its successor ([`Setup::resume`]): what is on its

@@ -180,6 +180,8 @@ pub enum Notice {
         /// Name of the row.
         verdict: &'static str,
     },
+    /// Both sides are active, by the cards that led to [`Notice::Parked`].
+    BothActive,
     /// A copy begins.
     RecoveryStarted {
         /// Kind.
@@ -220,6 +222,12 @@ pub enum Notice {
         what: &'static str,
         /// First byte of the operation.
         offset: u64,
+    },
+    /// What followed [`Notice::DiskError`], once: whether the record that says so is durable. If it
+    /// is not (the cluster partition takes no more writes), a later start knows nothing of it.
+    ErrorRecorded {
+        /// It is.
+        durable: bool,
     },
     /// The peer did something that this version does not expect.
     Protocol(String),

@@ -5,6 +5,7 @@
 //! knows durably).
 
 pub mod bitmap;
+pub mod both_active;
 pub mod buf;
 pub mod command;
 pub mod direction;

@@ -50,7 +50,7 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
         writeln!(out, "{}: {} will be made blank.", mirror.name, path.display())?;
     }
     for (mirror, path) in &found {
-        blank(mirror, path, out)?;
+        blank(&config, (mirror, path), out)?;
     }
     let peer = &config.peer().name;
     writeln!(out, "Next: systemctl start clusterpro_md")?;

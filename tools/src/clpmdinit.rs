@@ -5,6 +5,7 @@ use crate::out::{EXIT_CODES, Failure};
 use crate::wipe;
 use clap::{Parser, ValueEnum};
 use mirror_agent::config::{Config, MirrorConfig};
+use mirror_agent::host::power::ResetMark;
 use mirror_agent::lock::{Lock, LockError, Role};
 use mirror_agent::messages::MdCode;
 use std::io::{self, Write};
@@ -57,10 +58,10 @@ impl From<LockError> for Failure {
     }
 }
 
-/// Zeroes one cluster partition.
+/// Zeroes one cluster partition. What its disk did before is forgotten with it.
 pub(crate) fn blank(
-    mirror: &MirrorConfig,
-    path: &Path,
+    config: &Config,
+    (mirror, path): (&MirrorConfig, &Path),
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let failed = |e: io::Error| {
@@ -71,6 +72,10 @@ pub(crate) fn blank(
     let mut file = wipe::lock(file).map_err(failed)?;
     let bytes = wipe::zero(&mut file).map_err(failed)?;
     let name = &mirror.name;
+    ResetMark::of(&config.agent.log_dir, name).clear().map_err(|e| {
+        let what = format!("the mark of a reset in {}: {e}", config.agent.log_dir.display());
+        Failure::new(MdCode::Failed, MdCode::Failed.fill(&[&what]))
+    })?;
     writeln!(out, "{name}: cluster partition {} ({bytes} bytes) is blank.", path.display())?;
     Ok(())
 }
@@ -86,7 +91,8 @@ pub fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
     })?;
     config.check_partitions()?;
     let _lock = Lock::take(&config.agent.run_dir, Role::Init)?;
-    blank(mirror, &mirror.partitions[config.side.index()].cluster, out)?;
+    let cluster = &mirror.partitions[config.side.index()].cluster;
+    blank(&config, (mirror, cluster), out)?;
     let peer = &config.peer().name;
     writeln!(
         out,

@@ -1,6 +1,7 @@
 //! The programs themselves, against an agent that is made up.
 
 use mirror_agent::ctl::{Answer, CtlServer, MirrorReport, Refused, Request, Response, Service};
+use mirror_agent::host::power::{Marked, ResetMark};
 use mirror_agent::lock::{Lock, Role};
 use mirror_agent::messages::MdCode;
 use mirror_agent::monitor::{Monitored, PeerDriver};
@@ -25,7 +26,7 @@ fn lab() -> Lab {
     let mut text = format!(
         "[[server]]\nname = \"server1\"\nmirror_connect = [\"127.0.0.1\"]\n\
          [[server]]\nname = \"server2\"\nmirror_connect = [\"127.0.0.2\"]\n\
-         [agent]\nrun_dir = \"{at}/run\"\n"
+         [agent]\nrun_dir = \"{at}/run\"\nlog_dir = \"{at}/log\"\n"
     );
     for md in ["md1", "md2"] {
         text += &format!("[[mirror]]\nname = \"{md}\"\nfs = \"none\"\n");
@@ -380,6 +381,28 @@ fn clpmdchng_blanks_what_lies_on_the_disk() {
     let none = lab.run("clpmdchng --execute /dev/null --server server1");
     assert_eq!(code(&none), 77, "{}", err(&none));
     assert_eq!(code(&lab.run("clpmdchng --execute /nonexistent --server server1")), 2);
+}
+
+/// A new disk is one for which the server may be reset again.
+#[test]
+fn a_new_disk_takes_the_mark_of_a_reset_away() {
+    let lab = lab();
+    let mark = |md| ResetMark::of(&lab.dir.path().join("log"), md);
+    for line in [
+        format!(
+            "clpmdchng --execute {} --server server1",
+            lab.dir.path().join("md1-server1-cp").display()
+        ),
+        "clpmdinit --create force md1 --server server1".to_owned(),
+    ] {
+        for md in ["md1", "md2"] {
+            let _ = mark(md).set("its disk failed");
+        }
+        assert_eq!(mark("md1").set(""), Marked::Before);
+        assert_eq!(code(&lab.run(&line)), 0, "{line}");
+        assert_eq!(mark("md1").set(""), Marked::New, "{line}");
+        assert_eq!(mark("md2").set(""), Marked::Before, "not on that disk");
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What goes on by itself: events of the drivers, telling the peer that it is behind, the other
 //! agent's view, activation at start, and what follows the first construction.
 
-use super::Agent;
 use super::managed::{How, Managed};
 use super::parts::DriverEvent;
 use super::peer_view::{PeerView, Said};
+use super::{Agent, emergency};
 use crate::messages::{Event, driver, events_of, later};
 use crate::peer::{PeerAnswer, PeerRequest};
 use mirror_core::command::Command;
@@ -45,6 +45,7 @@ async fn driver_events(
     let mut own = JoinSet::new();
     let mut telling: Option<AbortHandle> = None;
     let mut construction = Construction::default();
+    let mut giving_way: Option<AbortHandle> = None;
     while let Some(event) = events.recv().await {
         while own.try_join_next().is_some() {}
         match event {
@@ -52,6 +53,15 @@ async fn driver_events(
                 mirror.history.hear(&notice);
                 for e in events_of(&notice, mirror.config.nmp, &mirror.device) {
                     agent.events.log(e);
+                }
+                if let Notice::ErrorRecorded { durable } = notice {
+                    let (agent, mirror) = (Arc::clone(&agent), Arc::clone(&mirror));
+                    own.spawn(emergency::disk_error(agent, mirror, durable));
+                }
+                let gives_way = giving_way.as_ref().is_some_and(|task| !task.is_finished());
+                if notice == Notice::BothActive && !gives_way {
+                    let task = emergency::both_active(Arc::clone(&agent), Arc::clone(&mirror));
+                    giving_way = Some(own.spawn(task));
                 }
                 if let Notice::RecoveryFinished { source: true, .. } = notice {
                     mirror.copy_ended();

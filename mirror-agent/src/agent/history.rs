@@ -73,6 +73,11 @@ fn in_words(notice: &Notice) -> (String, Option<&str>) {
             let which = if *cluster_partition { "cluster" } else { "data" };
             (format!("the {which} partition failed a {what} at byte {offset}"), None)
         }
+        Notice::BothActive => ("both servers are active".into(), None),
+        Notice::ErrorRecorded { durable: true } => ("the failure is on record".into(), None),
+        Notice::ErrorRecorded { durable: false } => {
+            ("the failure could not be recorded".into(), None)
+        }
         Notice::Protocol(what) => {
             (format!("the other server did what it must not do: {what}"), None)
         }

@@ -4,6 +4,7 @@
 //! requests, every mirror unmounted, closed and cleanly stopped, then gone. A mirror that cannot
 //! be opened does not keep the others from running; it answers every request with its reason.
 
+mod emergency;
 mod follow;
 mod history;
 mod managed;
@@ -15,7 +16,7 @@ mod service;
 mod start;
 
 pub use parts::{DriverEvent, HostOps, MirrorHandle, Opened, Peer, Plant, Step, StepError};
-pub use start::{End, Options, StartError, config_failure, run};
+pub use start::{End, Ended, Options, StartError, config_failure, run};
 
 use crate::config::Config;
 use crate::ctl::Refused;
@@ -37,6 +38,7 @@ struct Agent {
     stopping: AtomicBool,
     /// Told when a driver ended that should not have: its clients hang until the process ends.
     died: Notify,
+    emergency: emergency::Emergency,
 }
 
 /// A mirror of the configuration.

@@ -1,5 +1,6 @@
 //! Start-up and shutdown of the agent.
 
+use super::emergency::Emergency;
 use super::managed::Managed;
 use super::notify::notify;
 use super::parts::{DriverEvent, Plant, StepError};
@@ -7,6 +8,7 @@ use super::service::{Control, FromPeer};
 use super::{Agent, Entry, follow};
 use crate::config::{Config, ConfigError, Fault};
 use crate::ctl::CtlServer;
+use crate::host::power::Power;
 use crate::lock::{Lock, LockError, Role};
 use crate::messages::{Event, EventLog, StartReason, driver};
 use crate::peer::{PeerLink, PeerServer};
@@ -27,6 +29,19 @@ pub struct Options {
     pub events: EventLog,
     /// The service manager's socket, if any.
     pub notify: Option<OsString>,
+    /// What ends this server in an emergency.
+    pub power: Arc<dyn Power>,
+}
+
+/// How an agent that had started ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// Every mirror was closed and cleanly stopped.
+    Cleanly,
+    /// It was asked to, but a mirror could not be closed.
+    Uncleanly,
+    /// By itself: a driver had ended.
+    Died,
 }
 
 /// Why the agent did not start.
@@ -70,7 +85,7 @@ pub enum End {
     Suspend,
 }
 
-/// Runs the agent until `stop` is ready, and stops it. Gives whether it stopped cleanly. If a
+/// Runs the agent until `stop` is ready, and stops it. If a
 /// driver ends by itself, so does the agent, and not cleanly: the process must end then, since the
 /// clients of that driver hang as long as it lives.
 ///
@@ -81,17 +96,19 @@ pub async fn run(
     plant: Arc<dyn Plant>,
     options: Options,
     stop: impl Future<Output = End>,
-) -> Result<bool, StartError> {
+) -> Result<Ended, StartError> {
     let events = options.events.clone();
     match Running::start(config, plant, options).await {
         Ok(running) => {
             let agent = Arc::clone(&running.agent);
             tokio::select! {
-                end = stop => Ok(running.stop(end).await),
+                end = stop => {
+                    Ok(if running.stop(end).await { Ended::Cleanly } else { Ended::Uncleanly })
+                }
                 () = agent.died.notified() => {
                     // Unmounting what hangs would hang; the next start clears up.
                     events.log(Event::AgentStopFailed);
-                    Ok(false)
+                    Ok(Ended::Died)
                 }
             }
         }
@@ -139,6 +156,7 @@ impl Running {
             events: events.clone(),
             stopping: AtomicBool::new(false),
             died: Notify::new(),
+            emergency: Emergency::new(options.power),
         });
         let mut tasks = JoinSet::new();
         for (mirror, receiver) in receivers {

@@ -6,7 +6,9 @@ use super::model::{
 };
 use super::params::Section;
 use super::read::{ConfigError, Fault, Reader};
+use crate::host::power::PowerAction;
 use crate::messages::{EventSwitches, table};
+use mirror_core::both_active::BothActive;
 use mirror_core::units::Side;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
@@ -251,12 +253,47 @@ fn one_mirror(
         mkfs_timeout: seconds(&r, "mkfs_timeout")?,
         activate_at_start: activate_at_start(&r, servers)?,
         front_end: front_end(&r, fs)?,
+        disk_error: match r.text("disk_error")?.as_str() {
+            "reset" => Some(PowerAction::Reset),
+            "panic" => Some(PowerAction::Panic),
+            _ => None,
+        },
+        both_active: both_active(&r, servers)?,
         timing: timing(&r)?,
         hot_regions: r.int("hot_regions")?,
         name,
         nmp,
         fs,
     })
+}
+
+fn both_active(r: &Reader<'_>, servers: &[Server; 2]) -> Load<BothActive> {
+    let rule = r.text("both_active")?;
+    let survivor = match (rule.as_str(), r.text_opt("survivor")?) {
+        ("survivor", Some(name)) => name,
+        ("survivor", None) => {
+            return Err(r.bad(
+                "survivor",
+                Fault::File,
+                "missing; both_active = \"survivor\" needs it",
+            ));
+        }
+        (_, Some(_)) => {
+            let what = "only with both_active = \"survivor\"; leave it out";
+            return Err(r.bad("survivor", Fault::File, what));
+        }
+        ("stop-both", None) => return Ok(BothActive::StopBoth),
+        _ => return Ok(BothActive::GoOn),
+    };
+    let is_it = |side: &Side| servers[side.index()].name == survivor;
+    match [Side::First, Side::Second].into_iter().find(is_it) {
+        Some(side) => Ok(BothActive::Survivor(side)),
+        None => {
+            let what =
+                format!("no such [[server]]; there are: {}, {}", servers[0].name, servers[1].name);
+            Err(r.bad("survivor", Fault::ServerName, &what))
+        }
+    }
 }
 
 fn nmp_number(r: &Reader<'_>, name: &str) -> Load<u8> {

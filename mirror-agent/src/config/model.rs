@@ -1,7 +1,9 @@
 //! The configuration as typed values. What each means, its unit, range and default are in
 //! [`super::params`].
 
+use crate::host::power::PowerAction;
 use crate::messages::EventSwitches;
+use mirror_core::both_active::BothActive;
 use mirror_core::units::Side;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -180,6 +182,10 @@ pub struct MirrorConfig {
     pub activate_at_start: Option<Side>,
     /// How the device is served.
     pub front_end: FrontEnd,
+    /// What a disk error does besides failing the device; `None` = nothing.
+    pub disk_error: Option<PowerAction>,
+    /// What is done when both servers are active.
+    pub both_active: BothActive,
     /// Time limits.
     pub timing: Timing,
     /// Budget of marked regions.

@@ -425,6 +425,27 @@ pub static PARAMS: &[Param] = &[
     ),
     param(
         Mirror,
+        "disk_error",
+        Kind::Choice(&["stop-io", "reset", "panic"]),
+        Preset::Text("stop-io"),
+        "What a server does when a disk of this mirror fails there, active or not. `stop-io`: the device fails all I/O. `reset`: the server is also reset at once, as in the manual. `panic`: its kernel panics instead. A server is reset once for a disk, not again before `clpmdchng`.",
+    ),
+    param(
+        Mirror,
+        "both_active",
+        Kind::Choice(&["go-on", "stop-both", "survivor"]),
+        Preset::Text("go-on"),
+        "When both servers are active and the mirror connect returns: both go on, each for itself; both stop; or only the server `survivor` goes on. The one that stops loses the device, or is reset if `disk_error` says so. No data are changed on either.",
+    ),
+    param(
+        Mirror,
+        "survivor",
+        Kind::Name,
+        Absent,
+        "The server that goes on with `both_active = \"survivor\"`.",
+    ),
+    param(
+        Mirror,
         "hot_regions",
         int(16, 65_536, "regions of 64 KiB"),
         Preset::Int(1024),

@@ -290,3 +290,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_disk_error_and_two_active_servers_do() {
+    use crate::host::power::PowerAction;
+    use mirror_core::both_active::BothActive;
+    use mirror_core::units::Side;
+    let of = |more: &str| {
+        let c = Config::parse(Path::new("x.toml"), &format!("{BASE}{more}\n"), Some("a"), "");
+        let m = c.expect("configuration").mirrors.remove(0);
+        (m.disk_error, m.both_active)
+    };
+    assert_eq!(of(""), (None, BothActive::GoOn));
+    assert_eq!(of("disk_error = \"stop-io\""), (None, BothActive::GoOn));
+    assert_eq!(of("disk_error = \"reset\"").0, Some(PowerAction::Reset));
+    assert_eq!(of("disk_error = \"panic\"").0, Some(PowerAction::Panic));
+    assert_eq!(of("both_active = \"stop-both\"").1, BothActive::StopBoth);
+    let survivor = |name| format!("both_active = \"survivor\"\nsurvivor = \"{name}\"");
+    assert_eq!(of(&survivor("b")).1, BothActive::Survivor(Side::Second));
+    let wrong = |more: &str| problem(&format!("{BASE}{more}\n"));
+    assert!(wrong(&survivor("c")).contains("survivor = \"c\": no such [[server]]"));
+    assert!(wrong("both_active = \"survivor\"").contains("survivor: missing"));
+    assert!(wrong("survivor = \"a\"").contains("only with both_active"));
+    assert!(wrong("disk_error = \"detach\"").contains("stop-io, reset, panic"));
+}

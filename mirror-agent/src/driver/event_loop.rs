@@ -214,6 +214,10 @@ impl<M: Machine> EventLoop<M> {
                 self.owe(Report::DeviceFailed);
             }
             Action::TellPeerBehind { session } => self.owe(Report::TellPeerBehind { session }),
+            // What is done in an emergency hangs on these.
+            Action::Notice(notice @ (Notice::ErrorRecorded { .. } | Notice::BothActive)) => {
+                self.owe(Report::Notice(notice));
+            }
             Action::Notice(notice) => self.report(notice),
         }
     }
@@ -234,8 +238,7 @@ impl<M: Machine> EventLoop<M> {
 
     /// Remembers a report until the agent has it; a newer one of its kind takes its place.
     fn owe(&mut self, report: Report) {
-        let kind = std::mem::discriminant(&report);
-        self.owed.retain(|r| std::mem::discriminant(r) != kind);
+        self.owed.retain(|r| !is_same_kind(r, &report));
         self.owed.push(report);
     }
 
@@ -421,5 +424,13 @@ impl<M: Machine> EventLoop<M> {
             work(front.end.as_mut(), &mut self.ring.owner(Owner::FRONT_END), &mut requests);
             self.events.extend(requests.into_iter().map(Event::Request));
         }
+    }
+}
+
+fn is_same_kind(a: &Report, b: &Report) -> bool {
+    use std::mem::discriminant;
+    match (a, b) {
+        (Report::Notice(a), Report::Notice(b)) => discriminant(a) == discriminant(b),
+        _ => discriminant(a) == discriminant(b),
     }
 }

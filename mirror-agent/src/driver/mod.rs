@@ -118,7 +118,8 @@ pub enum FrontEndSpec {
 /// What a driver tells the agent without being asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Report {
-    /// For the event log. Dropped (and logged) if the agent does not keep up.
+    /// For the event log. Dropped (and logged) if the agent does not keep up, except
+    /// [`Notice::ErrorRecorded`] and [`Notice::BothActive`].
     Notice(Notice),
     /// For the event log. Dropped if the agent does not keep up.
     Net(NetNote),

@@ -17,6 +17,7 @@ pub mod loops;
 pub mod mounts;
 pub mod nbd_devices;
 pub mod offers;
+pub mod power;
 pub mod process;
 mod statefile;
 pub mod survivor;

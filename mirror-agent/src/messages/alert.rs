@@ -31,6 +31,11 @@ impl AlertLog {
         file.write_all(format!("{stamp} {line}\n").as_bytes())
     }
 
+    /// Makes what was added durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.open()?.sync_data()
+    }
+
     fn open(&self) -> io::Result<File> {
         OpenOptions::new().create(true).append(true).mode(0o640).open(&self.path)
     }

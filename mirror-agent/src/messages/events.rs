@@ -68,6 +68,8 @@ pub mod driver {
     pub const BITMAP_READ: DriverMessage = DriverMessage(28);
     /// A request failed.
     pub const IO_ERROR: DriverMessage = DriverMessage(31);
+    /// The disk error cannot be recorded.
+    pub const FLAG_WRITE: DriverMessage = DriverMessage(32);
     /// A copy of the state cannot be read.
     pub const FLAG_READ: DriverMessage = DriverMessage(33);
     /// A read failed.
@@ -130,6 +132,8 @@ pub mod driver {
     pub const ENDED: DriverMessage = DriverMessage(203);
     /// A session opened; the row of the direction table.
     pub const SESSION: DriverMessage = DriverMessage(204);
+    /// Both servers are active, and this one stops; who goes on.
+    pub const GIVES_WAY: DriverMessage = DriverMessage(211);
     /// Contact without a session; the row of the direction table.
     pub const PARKED: DriverMessage = DriverMessage(205);
 }

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 pub use super::mail::Mail;
 
@@ -74,6 +75,14 @@ impl Sinks {
     }
 }
 
+/// What the thread is handed.
+#[derive(Debug)]
+enum Item {
+    Event(Event),
+    /// Make durable what came before, and say so.
+    Settle(oneshot::Sender<()>),
+}
+
 /// The sinks in use.
 struct Delivery {
     sinks: Sinks,
@@ -87,6 +96,10 @@ impl Delivery {
         if self.repeats.lets_through(&line, event, Instant::now()) {
             self.send(event, &line);
         }
+    }
+
+    fn is_durable(&self) -> bool {
+        self.sinks.alert.as_ref().is_none_or(|log| log.sync().is_ok())
     }
 
     fn tell(&self, counts: Vec<(String, Event, u64, Duration)>) {
@@ -132,7 +145,7 @@ fn letter(event: &Event, line: &str) -> Letter {
 /// Handle to the thread that delivers events. Clones share it.
 #[derive(Clone, Debug)]
 pub struct EventLog {
-    queue: SyncSender<Event>,
+    queue: SyncSender<Item>,
     missed: Arc<AtomicU64>,
 }
 
@@ -156,17 +169,30 @@ impl EventLog {
 
     /// Logs `event`; never waits.
     pub fn log(&self, event: Event) {
-        if self.queue.try_send(event).is_err() {
+        if self.queue.try_send(Item::Event(event)).is_err() {
             self.missed.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    /// Waits, at most for `limit`, until what was logged before is on its way to the system log and
+    /// durable in the alert log. Gives whether it is; mails are not waited for.
+    pub async fn settled(&self, limit: Duration) -> bool {
+        let (settle, settled) = oneshot::channel();
+        self.queue.try_send(Item::Settle(settle)).is_ok()
+            && matches!(tokio::time::timeout(limit, settled).await, Ok(Ok(())))
+    }
 }
 
-fn deliver(mut delivery: Delivery, waiting: &Receiver<Event>, missed: &AtomicU64) {
+fn deliver(mut delivery: Delivery, waiting: &Receiver<Item>, missed: &AtomicU64) {
     loop {
         let wait = delivery.repeats.wait(Instant::now()).unwrap_or(LONG);
         match waiting.recv_timeout(wait) {
-            Ok(event) => delivery.take(&event),
+            Ok(Item::Event(event)) => delivery.take(&event),
+            Ok(Item::Settle(settled)) => {
+                if delivery.is_durable() {
+                    let _ = settled.send(()); // whoever asked has waited long enough
+                }
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }

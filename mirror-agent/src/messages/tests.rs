@@ -83,6 +83,7 @@ fn driver_and_later_messages_lead_to_their_rows() {
         (driver::UNREGISTERED, "unregister blkdev successfully."),
         (driver::BITMAP_READ, "NMP%1 read bitmap from CP error(%2)."),
         (driver::IO_ERROR, "NMP%1 disk I/O error."),
+        (driver::FLAG_WRITE, "write disk error flag I/O error."),
         (driver::FLAG_READ, "read disk error flag I/O error."),
         (driver::READ_ERROR, "NMP%1 read error."),
         (driver::WRITE_ERROR, "NMP%1 disk I/O error when write sector(%2)."),
@@ -143,7 +144,7 @@ fn the_table_is_complete() {
     let ids = |module: &str| of(module).iter().map(|m| m.id).collect::<Vec<_>>();
     assert_eq!(ids("mdagent"), [1, 2, 3, 4, 5]);
     assert_eq!(ids("mdadmn")[..19], (1..=19).collect::<Vec<u16>>());
-    let driver: Vec<u16> = (1..=98).chain(201..=210).collect();
+    let driver: Vec<u16> = (1..=98).chain(201..=211).collect();
     assert_eq!(ids("liscal"), driver);
     assert_eq!(ids("md"), [1, 2, 4, 30, 77, 79, 80, 81, 82, 83, 84, 87, 89]);
     assert_eq!(ids("mdw"), [1, 2, 4, 5, 30, 51, 52, 53, 54, 58, 63, 64, 65, 66, 100]);
@@ -305,6 +306,9 @@ fn notices_become_the_messages_of_the_manual() {
         ["NMP1 connected, but does not mirror(row)."]
     );
     assert_eq!(text(&Notice::Resumed), ["NMP1 is served again by a new agent."]);
+    let recorded = |durable| text(&Notice::ErrorRecorded { durable });
+    assert_eq!(recorded(false), ["write disk error flag I/O error."]);
+    assert!(recorded(true).is_empty());
     assert_eq!(text(&Notice::NotResumed { why: "why" }), ["NMP1 is not served again(why)."]);
 }
 

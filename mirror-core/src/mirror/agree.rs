@@ -17,6 +17,7 @@ use super::link::{Link, Parked};
 use super::meta::Then;
 use super::session::{Role, Session};
 use super::setup::AutoRecovery;
+use crate::both_active::are_active;
 use crate::direction::{Mode, Outcome, Row, Verdict, judge, next_session};
 use crate::io::Notice;
 use crate::marks::Marks;
@@ -252,6 +253,9 @@ impl Mirror {
             self.meta.persist();
         }
         self.notice(Notice::Parked { verdict: verdict.row.name() });
+        if are_active(verdict.row, &mine, &theirs) {
+            self.notice(Notice::BothActive);
+        }
         self.link = Link::Parked(Box::new(Parked { mine, theirs, verdict, beat }));
         if apart && self.active && !self.alone_is_permitted() {
             self.shut_device();

@@ -37,6 +37,7 @@ pub(super) enum Then {
     },
     Noted(CommandId),
     Stopped,
+    ErrorRecorded,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

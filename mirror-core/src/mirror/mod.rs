@@ -297,6 +297,7 @@ impl Mirror {
             Then::Forced { id, contact } => self.force_recorded(id, contact),
             Then::Noted(id) => self.note_recorded(id),
             Then::Stopped => self.stop_recorded(),
+            Then::ErrorRecorded => self.notice(Notice::ErrorRecorded { durable: true }),
             // The connection that the step belonged to is gone.
             Then::Offer(_)
             | Then::Accept(_)
@@ -376,7 +377,7 @@ impl Mirror {
         self.device_failed = true;
         self.uninterrupted = false;
         self.meta.record.disk_error = holds(Rule::ErrorKept);
-        self.meta.persist();
+        self.meta.persist_then(Then::ErrorRecorded);
         if self.active {
             self.out.push(Action::FailDevice);
         }

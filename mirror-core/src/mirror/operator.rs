@@ -7,7 +7,7 @@ use super::session::Role;
 use super::{Alone, Mirror, Owner};
 use crate::command::{Command, Done, Refusal};
 use crate::direction::{Mode, Outcome, Row, sessions_can_both_be_true};
-use crate::io::{Action, CommandId, DataOp};
+use crate::io::{Action, CommandId, DataOp, Notice};
 use crate::record::Card;
 use crate::record::PEER_NUMBER_MAX;
 use crate::rules::{Rule, holds};
@@ -164,9 +164,21 @@ impl Mirror {
                 self.vouched_peer_down = true;
                 self.reply(id, Ok(Done::Noted));
             }
+            Command::FailDevice => {
+                let result = self.give_up_device();
+                self.reply(id, result);
+            }
             Command::Shutdown => self.begin_stop(id),
             Command::Suspend => self.begin_suspend(id),
         }
+    }
+
+    fn give_up_device(&mut self) -> Result<Done, Refusal> {
+        if !self.active {
+            return Err(Refusal::NotActive);
+        }
+        self.shut_device();
+        Ok(Done::Noted)
     }
 
     fn reply(&mut self, id: CommandId, result: Result<Done, Refusal>) {
@@ -737,6 +749,7 @@ impl Mirror {
             Then::Activated | Then::Ask(..) => self.refuse_activation(Refusal::DiskFailed),
             Then::Deactivated => self.deactivation_recorded(),
             Then::Stopped => self.stop_recorded(),
+            Then::ErrorRecorded => self.notice(Notice::ErrorRecorded { durable: false }),
             Then::Forced { id, .. } | Then::Noted(id) => self.reply(id, Err(Refusal::DiskFailed)),
             Then::Alone
             | Then::Offer(_)

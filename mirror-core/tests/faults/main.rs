@@ -4,7 +4,8 @@ mod rig;
 
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{IoFailure, RequestError};
-use mirror_core::units::{ActivationNo, SessionNo, Side};
+use mirror_core::record::Record;
+use mirror_core::units::{ActivationNo, Generation, Id16, SessionNo, Side};
 use mirror_core::wire::{Beat, Message};
 use rig::{Rig, constructed};
 
@@ -44,6 +45,83 @@ fn a_failed_device_does_not_go_on_alone() {
     assert_eq!(rig.completed, [(failed, io.clone()), (late, io)]);
     assert!(rig.told.is_empty(), "the peer was told that it is behind");
     assert_eq!(rig.record().generation, constructed(Side::First).generation);
+}
+
+/// Whoever resets the server after a disk error must know whether its record holds (rule 11).
+#[test]
+fn a_disk_error_says_once_whether_it_is_recorded() {
+    let mut rig = Rig::active();
+    rig.write(0);
+    rig.write(4096);
+    assert!(rig.errors_recorded.is_empty());
+    rig.data_ends(Err(EIO));
+    rig.data_ends(Err(EIO));
+    assert_eq!(rig.errors_recorded, [true]);
+    assert!(rig.record().disk_error);
+}
+
+#[test]
+fn without_cluster_partition_a_disk_error_is_not_recorded() {
+    let mut rig = Rig::active();
+    rig.cluster_fails = true;
+    rig.write(1 << 19);
+    assert_eq!(rig.errors_recorded, [false]);
+}
+
+/// What is on record is no news: a server is not reset for it again.
+#[test]
+fn a_recorded_disk_error_is_no_new_one() {
+    let mut record = constructed(Side::First);
+    record.disk_error = true;
+    let mut rig = Rig::new(record);
+    rig.cluster_fails = true;
+    rig.connect();
+    rig.pass(60_000);
+    assert!(rig.errors_recorded.is_empty());
+}
+
+/// Contact returns, and both have gone on alone or not: who is to stop is decided from that.
+#[test]
+fn two_active_sides_are_told_apart_from_one() {
+    let met = |change: &dyn Fn(&mut Record), active| {
+        let mut rig = Rig::active_alone();
+        let mut theirs = constructed(Side::Second);
+        change(&mut theirs);
+        rig.meet(theirs, active);
+        rig.both_active
+    };
+    let unchanged = |_: &mut Record| {};
+    assert_eq!(met(&unchanged, true), 1);
+    assert_eq!(met(&unchanged, false), 0);
+    let went_on = |r: &mut Record| r.generation = Generation::new(3);
+    assert_eq!(met(&went_on, true), 1);
+    assert_eq!(met(&|r| r.disk_error = true, true), 0, "it serves nothing");
+    assert_eq!(met(&|r| r.mirror = Id16([8; 16]), true), 0, "of another mirror");
+}
+
+/// A side that has to give way fails its device at once, and can be closed then.
+#[test]
+fn a_device_that_is_given_up_fails_and_can_be_closed() {
+    let mut rig = Rig::active_alone();
+    rig.write(0);
+    rig.data_ends(Ok(None));
+    let before = rig.record().clone();
+    let waits = rig.write(0);
+    let id = rig.command(Command::FailDevice);
+    assert_eq!(rig.replies.pop(), Some((id, Ok(Done::Noted))));
+    let refused = rig.write(4096);
+    assert!(rig.completed.contains(&(refused, Err(RequestError::Io))));
+    rig.data_ends(Ok(None));
+    assert!(rig.completed.iter().any(|(id, _)| *id == waits));
+    assert_eq!(rig.record().generation, before.generation);
+    assert!(!rig.record().disk_error, "the disk is good");
+    let id = rig.command(Command::Deactivate);
+    while !rig.data.is_empty() {
+        rig.data_ends(Ok(None));
+    }
+    assert_eq!(rig.replies.pop(), Some((id, Ok(Done::Deactivated))));
+    let id = rig.command(Command::FailDevice);
+    assert_eq!(rig.replies.pop(), Some((id, Err(Refusal::NotActive))));
 }
 
 /// The same after the cluster partition failed, which can record nothing any more.

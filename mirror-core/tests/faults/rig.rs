@@ -4,8 +4,8 @@ use mirror_core::buf::{Buf, BufMut};
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::direction::judge;
 use mirror_core::io::{
-    Action, CommandId, ConnId, DataOp, Event, IoFailure, IoId, Request, RequestError, RequestId,
-    RequestOp,
+    Action, CommandId, ConnId, DataOp, Event, IoFailure, IoId, Notice, Request, RequestError,
+    RequestId, RequestOp,
 };
 use mirror_core::marks::Marks;
 use mirror_core::mirror::{Mirror, Setup, Tuning};
@@ -42,6 +42,10 @@ pub(crate) struct Rig {
     pub(crate) told: Vec<SessionNo>,
     /// Writes to the cluster partition fail from now on.
     pub(crate) cluster_fails: bool,
+    /// What was said after a disk error: whether it is recorded.
+    pub(crate) errors_recorded: Vec<bool>,
+    /// How often it was said that both sides are active.
+    pub(crate) both_active: u32,
 }
 
 impl Rig {
@@ -71,6 +75,8 @@ impl Rig {
             replies: Vec::new(),
             told: Vec::new(),
             cluster_fails: false,
+            errors_recorded: Vec::new(),
+            both_active: 0,
         };
         rig.handle(Event::Timer);
         rig
@@ -132,6 +138,10 @@ impl Rig {
                     Action::Complete { id, result } => self.completed.push((id, result)),
                     Action::Reply { id, result } => self.replies.push((id, result)),
                     Action::TellPeerBehind { session } => self.told.push(session),
+                    Action::Notice(Notice::BothActive) => self.both_active += 1,
+                    Action::Notice(Notice::ErrorRecorded { durable }) => {
+                        self.errors_recorded.push(durable);
+                    }
                     _ => {}
                 }
             }
@@ -195,10 +205,15 @@ impl Rig {
 
     /// A peer in sync comes to the same verdict.
     pub(crate) fn agree(&mut self) {
+        self.meet(constructed(self.side.other()), false);
+    }
+
+    /// A peer with this card comes to the same verdict.
+    pub(crate) fn meet(&mut self, record: Record, active: bool) {
         self.connect();
         let theirs = Card {
-            record: constructed(self.side.other()),
-            active: false,
+            record,
+            active,
             uninterrupted: true,
             wants_recovery: true,
             apart: false,

@@ -3,6 +3,7 @@
 use crate::agent::{DriverEvent, HostOps, MirrorHandle, Opened, Peer, Plant, Step, StepError};
 use crate::config::{Config, MirrorConfig};
 use crate::ctl::Answer;
+use crate::host::power::{Power, PowerAction};
 use crate::messages::MdCode;
 use crate::peer::{PeerAnswer, PeerError, PeerRequest};
 use crate::secret::Secret;
@@ -228,6 +229,12 @@ impl HostOps for Fake {
 
     fn is_blank(&self) -> Answer<Option<bool>> {
         Self::ready(Some(*self.blank.lock().expect("lock")))
+    }
+}
+
+impl Power for Fake {
+    fn act(&self, action: PowerAction, why: &str) {
+        self.journal.note(format!("power: {action:?} {why}"));
     }
 }
 

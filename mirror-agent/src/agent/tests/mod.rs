@@ -1,5 +1,6 @@
 //! The agent on fakes.
 
+mod emergency;
 pub(crate) mod fakes;
 mod follow;
 mod messages;
@@ -50,9 +51,11 @@ async fn lab_with_driver_log(more: &str) -> Lab {
 }
 
 async fn lab_with(more: &str, switches: BTreeMap<String, EventSwitches>) -> Lab {
-    let config = Arc::new(config(more));
     let fake = Fake::new(0);
     let alert = tempfile::tempdir().expect("folder");
+    let mut config = config(more);
+    config.agent.log_dir = alert.path().join("log");
+    let config = Arc::new(config);
     let sinks = Sinks {
         alert: Some(AlertLog { path: alert.path().join("alert.log"), limit: 1 << 20, keep: 1 }),
         switches,
@@ -81,6 +84,7 @@ async fn lab_with(more: &str, switches: BTreeMap<String, EventSwitches>) -> Lab 
         events,
         stopping: AtomicBool::new(false),
         died: tokio::sync::Notify::new(),
+        emergency: super::emergency::Emergency::new(fake.clone()),
     });
     Lab { fake, agent, mirror, alert, log: Some(log) }
 }

@@ -1,7 +1,7 @@
 //! Start-up and shutdown as a whole, on fakes.
 
 use super::fakes::{Fake, FakePlant};
-use crate::agent::{DriverEvent, End, Options, StartError, run};
+use crate::agent::{DriverEvent, End, Ended, Options, StartError, run};
 use crate::config::Config;
 use crate::ctl::{Client, Request, Response};
 use crate::lock::{Lock, LockError, Role};
@@ -39,7 +39,7 @@ fn config(dir: &Path, address: &str) -> Config {
 
 fn options(config: &Config) -> (Options, std::thread::JoinHandle<()>) {
     let (events, log) = EventLog::start(Sinks::of(config)).expect("events");
-    (Options { events, notify: None }, log)
+    (Options { events, notify: None, power: Fake::new(0) }, log)
 }
 
 fn alerts(dir: &Path) -> String {
@@ -88,7 +88,7 @@ async fn it_starts_serves_and_stops() {
 
     fake.journal.take();
     stop.send(()).expect("it runs");
-    assert!(running.await.expect("no panic").expect("started"), "a clean stop");
+    assert_eq!(running.await.expect("no panic").expect("started"), Ended::Cleanly);
     assert_eq!(heard(), "STOPPING=1");
     let steps: Vec<_> =
         fake.journal.take().into_iter().filter(|s| !s.starts_with("peer:")).collect();
@@ -162,9 +162,9 @@ async fn an_unclean_stop_is_said() {
     fake.status.lock().expect("lock").sides[0].active = Some(true);
     fake.fail(&["umount"]);
     let (options, log) = options(&config);
-    let clean =
+    let ended =
         run(config, Arc::new(FakePlant(fake)), options, std::future::ready(End::Stop)).await;
-    assert!(!clean.expect("started"));
+    assert_eq!(ended.expect("started"), Ended::Uncleanly);
     log.join().expect("delivered");
     assert!(alerts(dir.path()).contains(&Event::AgentStopFailed.to_string()));
     assert!(alerts(dir.path()).contains("ERROR:MOUNT PORT is opened"), "what is still open");
@@ -180,8 +180,8 @@ async fn the_agent_ends_with_a_driver() {
     let ended = DriverEvent::Ended("the ring is broken".to_owned());
     fake.events.send(ended).await.expect("room");
     let agent = run(config, Arc::new(FakePlant(fake)), options, std::future::pending());
-    let clean = tokio::time::timeout(Duration::from_secs(10), agent).await.expect("it ends");
-    assert!(!clean.expect("started"));
+    let ended = tokio::time::timeout(Duration::from_secs(10), agent).await.expect("it ends");
+    assert_eq!(ended.expect("started"), Ended::Died);
     log.join().expect("delivered");
     assert!(alerts(dir.path()).contains(&Event::AgentStopFailed.to_string()));
     assert!(alerts(dir.path()).contains("NMP1 driver ended(the ring is broken)."));
@@ -199,7 +199,7 @@ async fn run_active(end: End, prepare: impl FnOnce(&Fake)) -> (bool, Vec<String>
     let clean = run(config, plant, options, std::future::ready(end)).await.expect("started");
     log.join().expect("delivered");
     let steps = fake.journal.take().into_iter().filter(|s| !s.starts_with("peer:")).collect();
-    (clean, steps, alerts(dir.path()))
+    (clean == Ended::Cleanly, steps, alerts(dir.path()))
 }
 
 #[tokio::test]
