@@ -19,7 +19,7 @@ fn main() {
         if let Some(definition) = definition(Path::new(source)) {
             let _ = writeln!(
                 modules,
-                "mod {name} {{ use clap::Parser; #[allow(unused_imports)] use std::path::PathBuf;\n\
+                "mod {name} {{ use clap::Parser; use std::path::PathBuf;\n\
                  {definition}\n\
                  pub(super) fn command() -> clap::Command {{ <Args as clap::CommandFactory>::command() }} }}"
             );

@@ -161,7 +161,7 @@ mod tests {
             assert!(page.contains(".SH OPTIONS") && page.contains(".SH NAME"), "{name}");
             let bash = folder.path().join(format!("bash-completion/completions/{name}"));
             let bash = std::fs::read_to_string(bash).expect("a completion");
-            assert!(bash.contains("--config"), "{name}");
+            assert!(bash.contains("--version"), "{name}");
         }
     }
 
