@@ -65,3 +65,9 @@ build() {
     [ -x "$CLPMD_BIN/clpmdagent" ] || die "the build made no clpmdagent in $CLPMD_BIN"
     export CLPMD_BIN
 }
+
+# The programs that are installed, by the lists from which cargo builds them.
+programs() {
+    sed -n 's/^name = "\(clpmd[a-z]*\)"$/\1/p' "$ROOT/mirror-agent/Cargo.toml"
+    basename -a -s .rs "$ROOT"/tools/src/bin/clpmd*.rs
+}

@@ -5,6 +5,7 @@ use super::model::{
     MirrorConfig, MountConfig, Partitions, Server, Timing, UmountAction, UmountConfig,
 };
 use super::params::Section;
+use super::place::Spot;
 use super::read::{ConfigError, Fault, Reader};
 use crate::host::power::PowerAction;
 use crate::messages::{EventSwitches, table};
@@ -39,7 +40,8 @@ impl Config {
     /// # Errors
     /// See [`Config::load`].
     pub fn load_anywhere(file: &Path) -> Load<Self> {
-        build(file, &read_file(file)?, |_| Ok(Side::First))
+        let text = read_file(file)?;
+        build(file, &text, |_| Ok(Side::First)).map_err(|e| e.with_line(&text))
     }
 
     /// As [`Config::load`], from a text and a host name.
@@ -48,6 +50,7 @@ impl Config {
     /// See [`Config::load`].
     pub fn parse(file: &Path, text: &str, server: Option<&str>, host: &str) -> Load<Self> {
         build(file, text, |servers| this_side(file, servers, server, host))
+            .map_err(|e| e.with_line(text))
     }
 }
 
@@ -84,15 +87,17 @@ fn known_tables(file: &Path, root: &Table) -> Load<()> {
         Some(k) => {
             let what =
                 format!("{k}: unknown table; known: [[server]], [agent], [[mirror]], [event.NAME]");
-            Err(ConfigError::new(file, Fault::File, what))
+            Err(ConfigError::new(file, Fault::File, what).at(Spot::root(k)))
         }
     }
 }
 
 /// The tables under `key`, which must be an array of tables (or absent).
 fn array<'a>(file: &Path, root: &'a Table, key: &str) -> Load<Vec<&'a Table>> {
-    let wrong =
-        || ConfigError::new(file, Fault::File, format!("{key}: must be written as [[{key}]]"));
+    let wrong = || {
+        ConfigError::new(file, Fault::File, format!("{key}: must be written as [[{key}]]"))
+            .at(Spot::root(key))
+    };
     match root.get(key) {
         None => Ok(Vec::new()),
         Some(Value::Array(a)) => a.iter().map(|v| v.as_table().ok_or_else(wrong)).collect(),
@@ -125,7 +130,8 @@ fn servers(file: &Path, root: &Table) -> Load<[Server; 2]> {
     if a.name == b.name {
         let what =
             format!("[[server]]: name = {:?}: both servers have it; names must differ", a.name);
-        return Err(ConfigError::new(file, Fault::ServerName, what));
+        let spot = Spot::root("server").nth(1).key("name");
+        return Err(ConfigError::new(file, Fault::ServerName, what).at(spot));
     }
     if a.mirror_connect.len() != b.mirror_connect.len() {
         let what = format!(
@@ -135,11 +141,12 @@ fn servers(file: &Path, root: &Table) -> Load<[Server; 2]> {
             b.name,
             b.mirror_connect.len()
         );
-        return Err(ConfigError::new(file, Fault::Address, what));
+        let spot = Spot::root("server").nth(1).key("mirror_connect");
+        return Err(ConfigError::new(file, Fault::Address, what).at(spot));
     }
     if let Some(shared) = a.all_addresses().iter().find(|x| b.all_addresses().contains(x)) {
         let what = format!("[[server]]: {shared}: both servers have this address");
-        return Err(ConfigError::new(file, Fault::Address, what));
+        return Err(ConfigError::new(file, Fault::Address, what).at(Spot::root("server").nth(1)));
     }
     Ok([a, b])
 }
@@ -149,7 +156,7 @@ fn one_server(file: &Path, index: usize, table: &Table) -> Load<Server> {
         Some(name) => format!("[[server]] {name}"),
         None => format!("[[server]] number {}", index + 1),
     };
-    let r = Reader::new(file, Section::Server, place, table, &[])?;
+    let r = Reader::new(file, Section::Server, place, Spot::root("server").nth(index), table, &[])?;
     let name = r.text("name")?;
     let mirror_connect = r.addresses("mirror_connect")?;
     let first = mirror_connect[0]; // the table requires the list and forbids an empty one
@@ -189,7 +196,7 @@ fn agent(file: &Path, root: &Table) -> Load<AgentConfig> {
             ConfigError::new(file, Fault::File, "agent: must be written as [agent]")
         })?,
     };
-    let r = Reader::new(file, Section::Agent, "[agent]", table, &[])?;
+    let r = Reader::new(file, Section::Agent, "[agent]", Spot::root("agent"), table, &[])?;
     let run_dir = r.path("run_dir")?;
     let socket = r.text_opt("socket")?.map_or_else(|| run_dir.join("ctl.sock"), PathBuf::from);
     Ok(AgentConfig {
@@ -237,7 +244,14 @@ fn one_mirror(
         Some(name) => format!("[[mirror]] {name}"),
         None => format!("[[mirror]] number {}", index + 1),
     };
-    let r = Reader::new(file, Section::Mirror, place.clone(), table, &["on"])?;
+    let r = Reader::new(
+        file,
+        Section::Mirror,
+        place.clone(),
+        Spot::root("mirror").nth(index),
+        table,
+        &["on"],
+    )?;
     let name = r.text("name")?;
     let nmp = nmp_number(&r, &name)?;
     let port = r.int_opt("port")?.unwrap_or(29050 + i64::from(nmp));
@@ -342,13 +356,15 @@ fn partitions(
             "{place}: [mirror.on.{name}]: no such [[server]]; there are: {}, {}",
             servers[0].name, servers[1].name
         );
-        return Err(ConfigError::new(r.file, Fault::ServerName, what));
+        let spot = r.spot.key("on").key(name);
+        return Err(ConfigError::new(r.file, Fault::ServerName, what).at(spot));
     }
     let of = |server: &Server| -> Load<Partitions> {
         let empty = Table::new();
         let own = on.iter().find(|(n, _)| *n == server.name).map_or(&empty, |(_, t)| t);
         let place = format!("{place} on {}", server.name);
-        let over = Reader::new(r.file, Section::MirrorOn, place, own, &[])?;
+        let spot = r.spot.key("on").key(&server.name);
+        let over = Reader::new(r.file, Section::MirrorOn, place, spot, own, &[])?;
         let path = |key: &str| -> Load<PathBuf> {
             let found = over.text_opt(key)?.or(r.text_opt(key)?).map(PathBuf::from);
             found.ok_or_else(|| over.bad(key, Fault::File, "missing; must be: absolute path"))
@@ -454,31 +470,35 @@ fn activate_at_start(r: &Reader<'_>, servers: &[Server; 2]) -> Load<Option<Side>
 /// Names, device numbers, ports, mount points and partitions each belong to one mirror.
 fn unique(file: &Path, agent: &AgentConfig, mirrors: &[MirrorConfig]) -> Load<()> {
     let mut seen: HashMap<String, String> = HashMap::new();
-    let mut claim = |what: String, who: &str| match seen.insert(what.clone(), who.to_owned()) {
-        None => Ok(()),
-        Some(other) => {
-            let what = format!("{what}: used by {other} and by {who}; it must be used once");
-            Err(ConfigError::new(file, Fault::File, what))
-        }
-    };
-    claim(format!("port = {}", agent.port), "[agent]")?;
-    for m in mirrors {
+    let mut claim =
+        |what: String, who: &str, spot: Spot| match seen.insert(what.clone(), who.to_owned()) {
+            None => Ok(()),
+            Some(other) => {
+                let what = format!("{what}: used by {other} and by {who}; it must be used once");
+                Err(ConfigError::new(file, Fault::File, what).at(spot))
+            }
+        };
+    claim(format!("port = {}", agent.port), "[agent]", Spot::root("agent").key("port"))?;
+    for (index, m) in mirrors.iter().enumerate() {
+        let spot = Spot::root("mirror").nth(index);
         let who = format!("[[mirror]] {}", m.name);
-        claim(format!("name = {:?}", m.name), &who)?;
-        claim(format!("nmp = {}", m.nmp), &who)?;
-        claim(format!("port = {}", m.port), &who)?;
+        claim(format!("name = {:?}", m.name), &who, spot.key("name"))?;
+        claim(format!("nmp = {}", m.nmp), &who, spot.key("nmp"))?;
+        claim(format!("port = {}", m.port), &who, spot.key("port"))?;
         if let Some(mount) = &m.mount {
-            claim(format!("mount_point = {:?}", mount.point), &who)?;
+            claim(format!("mount_point = {:?}", mount.point), &who, spot.key("mount_point"))?;
         }
         for (side, p) in m.partitions.iter().enumerate() {
             let server = if side == 0 { "first" } else { "second" };
             claim(
                 format!("partition {:?} of the {server} server", p.data),
                 &format!("{who} (data)"),
+                spot.key("data_partition"),
             )?;
             claim(
                 format!("partition {:?} of the {server} server", p.cluster),
                 &format!("{who} (cluster)"),
+                spot.key("cluster_partition"),
             )?;
         }
     }
@@ -488,13 +508,14 @@ fn unique(file: &Path, agent: &AgentConfig, mirrors: &[MirrorConfig]) -> Load<()
 fn events(file: &Path, root: &Table) -> Load<BTreeMap<String, EventSwitches>> {
     let mut out = BTreeMap::new();
     for (name, table) in named(file, root, "event", "[event.NAME]")? {
+        let spot = Spot::root("event").key(name);
         let preset = table::destinations(name).ok_or_else(|| {
             let what = format!(
                 "[event.{name}]: no such event; they are called as mdadmn-5, and liscal stands for all of the driver's"
             );
-            ConfigError::new(file, Fault::File, what)
+            ConfigError::new(file, Fault::File, what).at(spot.clone())
         })?;
-        let r = Reader::new(file, Section::Event, format!("[event.{name}]"), table, &[])?;
+        let r = Reader::new(file, Section::Event, format!("[event.{name}]"), spot, table, &[])?;
         let switch =
             |key: &str, given: bool| -> Load<bool> { Ok(r.bool_opt(key)?.unwrap_or(given)) };
         let to = EventSwitches {

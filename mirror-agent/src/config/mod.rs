@@ -8,6 +8,7 @@ mod doc;
 mod load;
 mod model;
 pub mod params;
+mod place;
 mod read;
 
 pub use model::{

@@ -2,6 +2,7 @@
 
 use super::doc::allowed;
 use super::params::{Kind, Param, Preset, Section, find, of};
+use super::place::Spot;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,8 @@ pub enum Fault {
     File,
 }
 
-/// A configuration that cannot be used. Prints as one line that names the file, the table, the
-/// key, the value and what is allowed.
+/// A configuration that cannot be used. Prints as one line that names the file, the line, the table,
+/// the key, the value and what is allowed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigError {
     /// The file.
@@ -28,11 +29,18 @@ pub struct ConfigError {
     pub fault: Fault,
     /// Table, key, value and what is wrong.
     pub what: String,
+    /// The line in the file, from 1, if the mistake is at one.
+    pub line: Option<usize>,
+    spot: Option<Spot>,
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.file.display(), self.what)
+        write!(f, "{}: ", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        f.write_str(&self.what)
     }
 }
 
@@ -41,7 +49,19 @@ impl std::error::Error for ConfigError {}
 impl ConfigError {
     /// A mistake in the file as a whole.
     pub(super) fn new(file: &Path, fault: Fault, what: impl Into<String>) -> Self {
-        Self { file: file.to_owned(), fault, what: what.into() }
+        Self { file: file.to_owned(), fault, what: what.into(), line: None, spot: None }
+    }
+
+    /// The same, with where it is in the file.
+    pub(super) fn at(mut self, spot: Spot) -> Self {
+        self.spot = Some(spot);
+        self
+    }
+
+    /// The same, with its line in `text`.
+    pub(super) fn with_line(mut self, text: &str) -> Self {
+        self.line = self.spot.as_ref().and_then(|s| s.line(text));
+        self
     }
 }
 
@@ -52,6 +72,8 @@ pub(super) struct Reader<'a> {
     section: Section,
     /// How the place is called in messages, as `[[mirror]] md1`.
     place: String,
+    /// Where it is in the file.
+    pub(super) spot: Spot,
     table: &'a Table,
 }
 
@@ -64,10 +86,11 @@ impl<'a> Reader<'a> {
         file: &'a Path,
         section: Section,
         place: impl Into<String>,
+        spot: Spot,
         table: &'a Table,
         nested: &[&str],
     ) -> Read<Self> {
-        let r = Self { file, section, place: place.into(), table };
+        let r = Self { file, section, place: place.into(), spot, table };
         for (key, value) in table.iter().filter(|(k, _)| !nested.contains(&k.as_str())) {
             match find(section, key) {
                 None => return Err(r.unknown(key, value)),
@@ -90,6 +113,7 @@ impl<'a> Reader<'a> {
     fn error(&self, key: &str, value: Option<&Value>, fault: Fault, what: &str) -> ConfigError {
         let value = value.map_or(String::new(), |v| format!(" = {v}"));
         ConfigError::new(self.file, fault, format!("{}: {key}{value}: {what}", self.place))
+            .at(self.spot.key(key))
     }
 
     /// A mistake in the value of `key`, found after reading.

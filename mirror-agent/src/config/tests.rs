@@ -314,3 +314,37 @@ fn what_a_disk_error_and_two_active_servers_do() {
     assert!(wrong("survivor = \"a\"").contains("only with both_active"));
     assert!(wrong("disk_error = \"detach\"").contains("stop-io, reset, panic"));
 }
+
+/// Each mistake is said with the line that has to be changed.
+#[test]
+fn a_mistake_names_its_line() {
+    let second = "[[mirror]]\nname = \"md2\"\nmount_point = \"/mnt/2\"\n";
+    let text =
+        format!("{BASE}{second}data_partition = \"/dev/d2\"\ncluster_partition = \"/dev/c2\"\n");
+    parse(&text).expect("two mirrors");
+    for (old, new) in [
+        ("name = \"md2\"", "name = \"md1\""),
+        ("mount_point = \"/mnt/2\"", "mount_point = \"/mnt/1\""),
+        ("mount_point = \"/mnt/2\"", "mount_pont = \"/mnt/2\""),
+        ("data_partition = \"/dev/d2\"", "data_partition = \"d2\""),
+        ("data_partition = \"/dev/d2\"", "data_partition = \"/dev/c1\""),
+        ("[[mirror]]\nname = \"md2\"", "[mirors]\nname = \"md2\""),
+        (
+            "cluster_partition = \"/dev/c2\"",
+            "cluster_partition = \"/dev/c2\"\n[agent]\nport = 29051",
+        ),
+    ] {
+        let bad = text.replacen(old, new, 1);
+        let e = parse(&bad).expect_err("must be refused");
+        let first = text.lines().zip(bad.lines()).position(|(a, b)| a != b).map(|n| n + 1);
+        let Some(line) = e.line else { panic!("no line: {e}") };
+        if let Some(first) = first {
+            assert_eq!(line, first, "{e}");
+            assert!(e.to_string().starts_with(&format!("x.toml: line {line}: ")), "{e}");
+        }
+    }
+    // A key that is missing is missing in the table that begins there.
+    let e = parse(&text.replacen("data_partition = \"/dev/d2\"\n", "", 1)).expect_err("missing");
+    let begins = text.lines().position(|l| l == "name = \"md2\"");
+    assert_eq!(e.line, begins, "{e}");
+}
