@@ -434,3 +434,21 @@ fn is_same_kind(a: &Report, b: &Report) -> bool {
         _ => discriminant(a) == discriminant(b),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Notice, Report, is_same_kind};
+    use mirror_core::units::SessionNo;
+
+    /// Of what waits for the agent, only a newer one of its own kind takes a report's place.
+    #[test]
+    fn emergencies_do_not_replace_each_other() {
+        let recorded = |durable| Report::Notice(Notice::ErrorRecorded { durable });
+        let both = Report::Notice(Notice::BothActive);
+        let behind = |n| Report::TellPeerBehind { session: SessionNo(n) };
+        assert!(is_same_kind(&recorded(true), &recorded(false)));
+        assert!(is_same_kind(&behind(1), &behind(2)));
+        assert!(!is_same_kind(&recorded(true), &both));
+        assert!(!is_same_kind(&both, &behind(1)));
+    }
+}
