@@ -8,6 +8,7 @@
 use super::copying::AfterFlush;
 use super::hot::EndCount;
 use super::link::Link;
+use super::standby::Reach;
 use super::{Mirror, Owner};
 use crate::buf::Buf;
 use crate::io::{Action, DataOp, IoFailure, Request, RequestError, RequestId, RequestOp};
@@ -72,6 +73,7 @@ struct Op {
     data: Option<Buf>,
     /// For a flush: the writes it covers; `joint` if the peer was asked, too.
     began: EndCount,
+    inherited: Reach,
     joint: bool,
     /// Its regions are counted as being written.
     hot: bool,
@@ -217,6 +219,7 @@ impl Mirror {
             remote: Leg::Idle,
             data: None,
             began: 0,
+            inherited: Reach::default(),
             joint: false,
             hot: false,
         };
@@ -351,12 +354,13 @@ impl Mirror {
 
     /// Local write and send start together; a repeat after a lost session does both again.
     fn fly_both(&mut self, token: u64) {
-        let ends = self.hot.ends();
+        let (ends, landed) = (self.hot.ends(), self.standby.landed());
         let Some(op) = self.app.ops.get_mut(&token) else { return };
         op.stage = Stage::Flying;
         op.local = Leg::Pending;
         op.remote = Leg::Pending;
         op.began = ends;
+        op.inherited = landed;
         op.joint = true;
         if op.is_flush() && !holds(Rule::FlushBoth) {
             op.remote = Leg::Done;
@@ -481,7 +485,7 @@ impl Mirror {
         }
         if op.is_flush() && op.joint && result.is_ok() {
             self.hot.flushed(op.began);
-            self.standby.both_flushed();
+            self.standby.flushed_to(op.inherited);
         }
         self.app.note_settled(token);
         self.leave_range(token);

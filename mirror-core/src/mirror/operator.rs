@@ -98,6 +98,14 @@ impl Operator {
         matches!(self.stopping, Some((_, Stopping::Recording)))
     }
 
+    fn is_recording_activation(&self) -> bool {
+        self.activating.is_some_and(|a| a.asking == Asking::Recording)
+    }
+
+    pub(super) fn is_forcing(&self) -> bool {
+        self.forcing.is_some()
+    }
+
     pub(super) fn is_suspended(&self) -> bool {
         self.suspended
     }
@@ -310,6 +318,10 @@ impl Mirror {
                 Answer::Refuse(Refusal::PeerActive)
             }
             Link::Parked(parked) => match (parked.verdict.outcome, parked.verdict.row) {
+                // Kept apart: only a session would take back that this side is behind.
+                (Outcome::InSync, _) if self.meta.record.behind && holds(Rule::AbnormalActive) => {
+                    Answer::Refuse(Refusal::NotLatest)
+                }
                 (Outcome::InSync, _) => Answer::AskPeer,
                 (Outcome::Copy { source, .. }, _) if source == self.side => Answer::AskPeer,
                 (Outcome::Copy { .. }, _) => Answer::Refuse(Refusal::NotLatest),
@@ -425,7 +437,7 @@ impl Mirror {
             // connection instead of an answer.
             return;
         }
-        let recording = self.operator.activating.is_some_and(|a| a.asking == Asking::Recording);
+        let recording = self.operator.is_recording_activation();
         let competing = self.operator.activating.is_some() && self.dials_first();
         let half_copied = self.session().is_some_and(|s| {
             s.role == Role::Source && s.verdict.outcome != Outcome::InSync && !s.is_settling()
@@ -767,7 +779,9 @@ impl Mirror {
     // What the agents tell each other.
 
     fn told_behind(&mut self, id: CommandId, session: SessionNo) {
-        if self.active && !self.resume.is_unconfirmed() {
+        // A record that says *active* may be on its way: it would be of a side that is behind.
+        let recording = self.operator.is_recording_activation();
+        if recording || (self.active && !self.resume.is_unconfirmed()) {
             self.reply(id, Err(Refusal::AlreadyActive));
         } else if session < self.meta.record.last_open() || self.link.is_agreeing() {
             // Old news, or soon to be. A later session than any here was offered and not heard of.
@@ -825,11 +839,16 @@ impl Mirror {
         }
         self.operator.stopping = Some((id, Stopping::Deactivating));
         self.refuse_activation(Refusal::Stopping);
-        if let Some(forcing) = self.operator.forcing.take_if(|f| f.flush == Flush::Due) {
-            self.reply(forcing.id, Err(Refusal::Stopping));
-        }
+        self.refuse_force();
         if self.active && self.operator.closing.is_none() {
             self.operator.closing = Some((None, Closing::Draining));
+        }
+    }
+
+    /// A force that waits gives way to a stop; one that has begun is recorded and answered first.
+    fn refuse_force(&mut self) {
+        if let Some(forcing) = self.operator.forcing.take_if(|f| f.flush == Flush::Due) {
+            self.reply(forcing.id, Err(Refusal::Stopping));
         }
     }
 
@@ -843,6 +862,7 @@ impl Mirror {
             self.reply(id, Ok(Done::Stopped));
             return;
         }
+        self.refuse_force();
         let earlier = match (&mut self.operator.suspending, &mut self.operator.stopping) {
             (Some((waits, _)), _) | (None, Some((waits, _))) => Some(std::mem::replace(waits, id)),
             (None, None) => {
@@ -865,7 +885,7 @@ impl Mirror {
     fn advance_stop(&mut self) {
         let Some((id, Stopping::Deactivating)) = self.operator.stopping else { return };
         // A force that has begun is recorded and answered first.
-        let forcing = self.operator.forcing.is_some();
+        let forcing = self.operator.is_forcing();
         let closing = self.active || self.operator.is_closing();
         if closing || forcing || self.link.is_agreeing() {
             return;

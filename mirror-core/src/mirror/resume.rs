@@ -166,7 +166,8 @@ impl Mirror {
         match self.operator.suspending() {
             Some(Suspending::Draining) => {
                 self.forget_requests();
-                if self.app.is_empty() && !self.link.is_agreeing() {
+                let forcing = self.operator.is_forcing();
+                if self.app.is_empty() && !forcing && !self.link.is_agreeing() {
                     self.flush_for_suspend();
                 }
             }

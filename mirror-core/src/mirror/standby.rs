@@ -19,27 +19,45 @@ struct PeerOp {
     extent: Extent,
     op: DataOp,
     started: bool,
-    /// For a flush: the writes that had ended when it began.
-    covers: u64,
+    /// A write of the application, not a copy.
+    live: bool,
+    /// For a flush: what it covers on both disks.
+    covers: Reach,
     /// The session that it came with has ended: nobody waits for the answer.
     orphan: bool,
+}
+
+/// A point among the writes of others on this disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Reach {
+    /// Highest id of the peer's writes on this connection.
+    writes: u64,
+    /// How many copies; one stands for all of an earlier process or connection.
+    others: u64,
+}
+
+impl Reach {
+    fn max(self, other: Self) -> Self {
+        Self { writes: self.writes.max(other.writes), others: self.others.max(other.others) }
+    }
 }
 
 /// What the peer, or a process before this one, wrote here and a flush of both disks may not cover.
 /// Whoever is activated next may read it and flush: the peer may lack it then (rule 3).
 #[derive(Debug)]
 struct Inherited {
-    /// Writes of the peer that have ended here; one stands for all of an earlier process.
-    landed: u64,
-    /// How many of them both disks have flushed.
-    flushed: u64,
+    /// What has ended here.
+    landed: Reach,
+    /// What both disks have flushed.
+    flushed: Reach,
     /// Flushes that were good here, with what they cover; of the peer's disk only ack2 tells.
-    flushes: BTreeMap<u64, u64>,
+    flushes: BTreeMap<u64, Reach>,
 }
 
 impl Default for Inherited {
     fn default() -> Self {
-        Self { landed: 1, flushed: 0, flushes: BTreeMap::new() }
+        let landed = Reach { writes: 0, others: 1 };
+        Self { landed, flushed: Reach::default(), flushes: BTreeMap::new() }
     }
 }
 
@@ -63,7 +81,25 @@ impl Standby {
     /// There may be writes here that were not made by this process's applications, and that no
     /// flush of both disks covers.
     pub(super) fn has_unflushed(&self) -> bool {
-        self.inherited.landed > self.inherited.flushed && holds(Rule::FlushInherited)
+        let Inherited { landed, flushed, .. } = self.inherited;
+        landed.max(flushed) != flushed && holds(Rule::FlushInherited)
+    }
+
+    /// What a flush of both disks that begins now will cover.
+    pub(super) fn landed(&self) -> Reach {
+        self.inherited.landed
+    }
+
+    /// Both disks have flushed what had landed at `reach`.
+    pub(super) fn flushed_to(&mut self, reach: Reach) {
+        self.inherited.flushed = self.inherited.flushed.max(reach);
+    }
+
+    /// A flush of the peer's covers the writes that had ended on both disks when it was sent: one
+    /// that has ended only here may be on its way to the peer's disk when that is flushed. What was
+    /// copied here had been read from the peer's disk before.
+    fn covered_by_flush(&self) -> Reach {
+        Reach { writes: self.settled, others: self.inherited.landed.others }
     }
 
     /// Both disks have flushed all they had.
@@ -75,12 +111,19 @@ impl Standby {
     /// Another connection, maybe to another process of the peer, which numbers its operations anew.
     pub(super) fn new_connection(&mut self) {
         self.settled = 0;
-        self.inherited.flushes.clear();
+        let Inherited { landed, flushed, flushes } = &mut self.inherited;
+        landed.others += u64::from(landed.writes > flushed.writes);
+        (landed.writes, flushed.writes) = (0, 0);
+        flushes.clear();
     }
 
     fn ended(&mut self, op: &PeerOp) {
         match op.op {
-            DataOp::Write { .. } | DataOp::Zero { .. } => self.inherited.landed += 1,
+            DataOp::Write { .. } | DataOp::Zero { .. } if op.live && !op.orphan => {
+                let writes = &mut self.inherited.landed.writes;
+                *writes = op.id.max(*writes);
+            }
+            DataOp::Write { .. } | DataOp::Zero { .. } => self.inherited.landed.others += 1,
             DataOp::Flush if !op.orphan => {
                 self.inherited.flushes.insert(op.id, op.covers);
             }
@@ -96,15 +139,14 @@ impl Standby {
         self.settled = self.settled.max(upto);
         let later = self.inherited.flushes.split_off(&self.settled.saturating_add(1));
         let covered = std::mem::replace(&mut self.inherited.flushes, later);
-        let flushed = covered.into_values().max().unwrap_or(0);
-        self.inherited.flushed = self.inherited.flushed.max(flushed);
+        covered.into_values().for_each(|reach| self.flushed_to(reach));
     }
 }
 
 impl Mirror {
     pub(super) fn on_peer_write(&mut self, id: u64, extent: Extent, durable: bool, data: Buf) {
         if self.takes_peer_writes(extent) && data.len() as u64 == extent.len {
-            self.begin_peer_op(id, extent, DataOp::Write { data, durable });
+            self.begin_peer_op(id, extent, DataOp::Write { data, durable }, true);
         } else {
             self.protocol_error("a write that this side cannot take");
         }
@@ -112,7 +154,7 @@ impl Mirror {
 
     pub(super) fn on_peer_zero(&mut self, id: u64, extent: Extent, unmap: bool, durable: bool) {
         if self.takes_peer_writes(extent) {
-            self.begin_peer_op(id, extent, DataOp::Zero { unmap, durable });
+            self.begin_peer_op(id, extent, DataOp::Zero { unmap, durable }, true);
         } else {
             self.protocol_error("a write-zeroes that this side cannot take");
         }
@@ -122,20 +164,20 @@ impl Mirror {
         let target = self.session_mut().and_then(|s| s.target.as_mut());
         let is_target = target.map(super::target::Target::goes_on).is_some();
         if is_target && self.takes_peer_writes(extent) && data.len() as u64 == extent.len {
-            self.begin_peer_op(id, extent, DataOp::Write { data, durable: false });
+            self.begin_peer_op(id, extent, DataOp::Write { data, durable: false }, false);
         } else {
             self.protocol_error("a copy that this side cannot take");
         }
     }
 
     pub(super) fn on_peer_flush(&mut self, id: u64) {
-        self.begin_peer_op(id, Extent::default(), DataOp::Flush);
+        self.begin_peer_op(id, Extent::default(), DataOp::Flush, false);
     }
 
     pub(super) fn on_peer_read(&mut self, id: u64, extent: Extent) {
         let record = &self.meta.record;
         if extent.is_valid_for(record.size, record.block) {
-            self.begin_peer_op(id, extent, DataOp::Read);
+            self.begin_peer_op(id, extent, DataOp::Read, false);
         } else {
             self.protocol_error("a read outside the mirror");
         }
@@ -148,7 +190,7 @@ impl Mirror {
             && extent.is_valid_for(record.size, record.block)
     }
 
-    fn begin_peer_op(&mut self, id: u64, extent: Extent, op: DataOp) {
+    fn begin_peer_op(&mut self, id: u64, extent: Extent, op: DataOp, live: bool) {
         if self.standby.ops.len() >= OPERATIONS_MAX {
             self.protocol_error("more operations than agreed");
             return;
@@ -159,8 +201,8 @@ impl Mirror {
             DataOp::Write { .. } | DataOp::Zero { .. } => Some(ranges::Mode::Exclusive),
             DataOp::Flush => None,
         };
-        let covers = self.standby.inherited.landed;
-        let peer_op = PeerOp { id, extent, op, started: false, covers, orphan: false };
+        let covers = self.standby.covered_by_flush();
+        let peer_op = PeerOp { id, extent, op, started: false, live, covers, orphan: false };
         self.standby.ops.insert(token, peer_op);
         if mode.is_none_or(|mode| self.ranges.enter(token, extent, mode)) {
             self.peer_op_granted(token);
@@ -217,22 +259,31 @@ impl Mirror {
 mod tests {
     use super::*;
 
-    fn op(id: u64, op: DataOp, covers: u64) -> PeerOp {
-        PeerOp { id, extent: Extent::default(), op, started: true, covers, orphan: false }
+    const ZERO: DataOp = DataOp::Zero { unmap: false, durable: false };
+
+    fn begin(standby: &Standby, id: u64, op: DataOp, live: bool) -> PeerOp {
+        let covers = standby.covered_by_flush();
+        PeerOp { id, extent: Extent::default(), op, started: true, live, covers, orphan: false }
     }
 
-    fn written() -> (Standby, PeerOp) {
+    fn write(standby: &mut Standby, id: u64, live: bool) {
+        let op = begin(standby, id, ZERO, live);
+        standby.ended(&op);
+    }
+
+    /// Write 7 has ended here, and the peer says so far that all up to `settled` has on both disks.
+    fn written(settled: u64) -> (Standby, PeerOp) {
         let mut standby = Standby::default();
         standby.both_flushed();
-        let zero = DataOp::Zero { unmap: false, durable: false };
-        standby.ended(&op(7, zero, 0));
-        let covers = standby.inherited.landed;
-        (standby, op(8, DataOp::Flush, covers))
+        write(&mut standby, 7, true);
+        standby.settle(settled);
+        let flush = begin(&standby, 8, DataOp::Flush, false);
+        (standby, flush)
     }
 
     #[test]
     fn a_flush_here_covers_what_it_did_once_the_peer_calls_it_settled() {
-        let (mut standby, flush) = written();
+        let (mut standby, flush) = written(7);
         standby.ended(&flush);
         standby.settle(7);
         assert!(standby.has_unflushed(), "the peer's own disk may not have flushed");
@@ -241,23 +292,45 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_does_not_cover_what_ended_after_it_began() {
-        let (mut standby, flush) = written();
-        let zero = DataOp::Zero { unmap: false, durable: false };
-        standby.ended(&op(9, zero, 0));
+    fn a_flush_does_not_cover_what_ended_on_the_peers_disk_after_it_began() {
+        let (mut standby, flush) = written(6);
         standby.ended(&flush);
-        standby.settle(9);
+        standby.settle(8);
         assert!(standby.has_unflushed());
     }
 
     #[test]
+    fn a_flush_does_not_cover_what_ended_after_it_began() {
+        for live in [true, false] {
+            let (mut standby, flush) = written(7);
+            write(&mut standby, 9, live);
+            standby.ended(&flush);
+            standby.settle(9);
+            assert!(standby.has_unflushed());
+        }
+    }
+
+    #[test]
+    fn a_flush_covers_the_copies_before_it() {
+        let (mut standby, _) = written(7);
+        write(&mut standby, 9, false);
+        let flush = begin(&standby, 10, DataOp::Flush, false);
+        standby.ended(&flush);
+        standby.settle(10);
+        assert!(!standby.has_unflushed());
+    }
+
+    #[test]
     fn numbers_of_an_earlier_process_of_the_peer_settle_nothing() {
-        let (mut standby, flush) = written();
+        let (mut standby, _) = written(7);
         standby.settle(1000);
         standby.new_connection();
+        let flush = begin(&standby, 3, DataOp::Flush, false);
         standby.ended(&flush);
-        standby.settle(7);
+        standby.settle(2);
         assert!(standby.has_unflushed());
+        standby.settle(3);
+        assert!(!standby.has_unflushed());
     }
 
     #[test]

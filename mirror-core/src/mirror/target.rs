@@ -190,8 +190,6 @@ impl Mirror {
         session.role = Role::Equal;
         self.cancelled = false;
         self.uninterrupted = true;
-        // The source had both disks flush before it told this side to adopt.
-        self.standby.both_flushed();
         if let Some(marks) = &mut self.meta.marks {
             marks.clear_all();
         }

@@ -246,3 +246,36 @@ fn separated_sides_open_no_session_until_a_recovery_is_asked_for() {
     assert!(opens((false, true), (true, false)));
     assert!(opens((true, false), (true, false)));
 }
+
+/// A word that the other side goes on alone is not confirmed while this side is being activated:
+/// it would be behind and active.
+#[test]
+fn a_side_that_is_being_activated_is_not_told_behind() {
+    let mut record = constructed(Side::Second);
+    record.peer_behind = true;
+    let mut second = Rig::new(record);
+    second.slow_meta = true;
+    second.command(Command::Activate { peer_down: false, peer_seen_active: None });
+    second.command(Command::ToldBehind { session: SessionNo(10) });
+    second.end_meta();
+    second.end_meta();
+    assert_eq!(second.said, ["Err(AlreadyActive)", "Ok(Activated)"]);
+    assert!(second.is_active() && !second.record().behind);
+}
+
+/// Rule 6: a side that knows itself behind is not activated in contact either, although no mark says
+/// what it lacks, and the servers are only kept apart.
+#[test]
+fn a_side_that_is_behind_is_not_activated_while_kept_apart() {
+    let mut record = constructed(Side::Second);
+    record.behind = true;
+    let mut second = Rig::new(record);
+    let mut theirs = Rig::new(constructed(Side::First)).card();
+    theirs.apart = true;
+    assert_eq!(judge(&second.card(), &theirs).row, Row::InSync);
+    second.connect();
+    second.agree_with(theirs);
+    second.command(Command::Activate { peer_down: false, peer_seen_active: None });
+    assert!(!second.has_sent(|m| matches!(m, Message::ActivateAsk { .. })));
+    assert_eq!(second.said, ["Err(NotLatest)"]);
+}

@@ -340,3 +340,20 @@ fn a_suspended_side_takes_no_shutdown_and_the_other_way_round() {
     first.command(Command::Suspend);
     assert_eq!(first.said[1..], ["Err(Stopping)"], "the first one is told: the last is answered");
 }
+
+/// A force that waits is refused, one that has begun is recorded and answered before the end.
+#[test]
+fn a_suspended_side_leaves_no_force_half_done() {
+    let mut first = resumed(orphaned());
+    first.command(Command::Force { peer_seen_active: Some(false) });
+    first.command(Command::Suspend);
+    assert_eq!(first.said[1..], ["Err(Stopping)", "Ok(Stopped)"]);
+    first.wait(20_000);
+    assert_eq!(first.record().generation, orphaned().generation);
+    let mut first = resumed(orphaned());
+    first.slow_meta = true;
+    first.command(Command::Force { peer_seen_active: None });
+    first.command(Command::Suspend);
+    (0..4).for_each(|_| first.end_meta());
+    assert_eq!(first.said[1..], ["Ok(ForcedAlone)", "Ok(Stopped)"]);
+}

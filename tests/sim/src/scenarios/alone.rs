@@ -54,6 +54,24 @@ pub(super) const ALL: &[Scenario] = &[
         steps: flush_after_a_restart,
     },
     Scenario {
+        name: "flush-completes-alone/overtaken",
+        about: "the same with a write that the dead side's disk had ended after the flush of both began",
+        closed: &[Closed {
+            by: &[Rule::FlushInherited],
+            otherwise: "acknowledged later and flushed",
+        }],
+        steps: flush_overtakes_the_write,
+    },
+    Scenario {
+        name: "flush-completes-alone/before-the-adoption",
+        about: "the same with a write between the last flush of a copy and the adoption",
+        closed: &[Closed {
+            by: &[Rule::FlushInherited],
+            otherwise: "acknowledged later and flushed",
+        }],
+        steps: write_before_the_adoption,
+    },
+    Scenario {
         name: "stale-card",
         about: "a write completes alone between the card and the session",
         closed: &[Closed { by: &[Rule::CardFreezes], otherwise: "differ" }],
@@ -168,6 +186,54 @@ fn flush_after_a_failover(s: &mut Stage) {
     s.heal();
     s.start(A);
     s.wait(3000);
+}
+
+/// Server2 is active and loses what it had not flushed; server1 takes over, flushes what it reads,
+/// and loses its power before the two meet.
+fn taken_over_and_flushed(s: &mut Stage) {
+    let stamp = s.content(A, 1);
+    s.power_loss(B, Keep::Nothing);
+    s.part();
+    s.activate(A);
+    s.flush_what_is_read(A, 1, stamp);
+    s.power_loss(A, Keep::Nothing);
+    s.start(B);
+    s.activate_vouched(B);
+    s.write(B, 2);
+    s.heal();
+    s.start(A);
+    s.wait(3000);
+}
+
+fn flush_overtakes_the_write(s: &mut Stage) {
+    s.activate(B);
+    let slow = s.hold(B, Io::Write(1));
+    let write = s.begin_write(B, 1);
+    s.until_held(slow);
+    s.wait(20);
+    s.flush(B);
+    s.land(slow);
+    s.until_done(write);
+    // A later operation and a heartbeat tell the standby that all of it is settled.
+    s.read(B, 40);
+    s.wait(1500);
+    taken_over_and_flushed(s);
+}
+
+fn write_before_the_adoption(s: &mut Stage) {
+    s.activate(B);
+    s.part();
+    s.write(B, 384);
+    let adopt = s.hold_frame(A, "Adopt");
+    s.heal();
+    s.until_held(adopt);
+    let record = s.hold(A, Io::RecordA);
+    s.land(adopt);
+    s.until_held(record);
+    s.write(B, 1);
+    s.land(record);
+    s.wait(1000);
+    taken_over_and_flushed(s);
 }
 
 fn flush_after_a_restart(s: &mut Stage) {
