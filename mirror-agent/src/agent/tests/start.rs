@@ -1,6 +1,6 @@
 //! Start-up and shutdown as a whole, on fakes.
 
-use super::fakes::{Fake, FakePlant};
+use super::fakes::{Fake, FakePlant, Journal, TwoPlant};
 use crate::agent::{DriverEvent, End, Options, StartError, run};
 use crate::config::Config;
 use crate::ctl::{Client, Request, Response};
@@ -12,7 +12,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
 
 /// A configuration whose folders are below `dir`, on loopback addresses and free ports.
 fn config(dir: &Path, address: &str) -> Config {
@@ -180,7 +181,7 @@ async fn the_agent_ends_with_a_driver() {
     let ended = DriverEvent::Ended("the ring is broken".to_owned());
     fake.events.send(ended).await.expect("room");
     let agent = run(config, Arc::new(FakePlant(fake)), options, std::future::pending());
-    let clean = tokio::time::timeout(Duration::from_secs(10), agent).await.expect("it ends");
+    let clean = timeout(Duration::from_secs(10), agent).await.expect("it ends");
     assert!(!clean.expect("started"));
     log.join().expect("delivered");
     assert!(alerts(dir.path()).contains(&Event::AgentStopFailed.to_string()));
@@ -211,6 +212,28 @@ async fn a_device_that_outlives_the_agent_is_left_to_the_next_one() {
 }
 
 #[tokio::test]
+async fn no_device_waits_for_the_work_on_another_mirror() {
+    let dir = tempfile::tempdir().expect("folder");
+    let config = config(dir.path(), "127.0.0.1");
+    let journal = Journal::default();
+    // md1 outlives the agent, md2 does not.
+    let fakes = [true, false].map(|stays| {
+        let fake = Fake::with_journal(0, journal.clone());
+        fake.set_active(true);
+        *fake.stays.lock().expect("lock") = stays;
+        fake
+    });
+    let (options, log) = options(&config);
+    let plant = Arc::new(TwoPlant(fakes, Arc::new(Semaphore::new(0))));
+    let running = run(config, plant, options, std::future::ready(End::Suspend));
+    let clean = timeout(Duration::from_secs(60), running).await.expect("md1 is not waited for");
+    assert!(clean.expect("started"));
+    log.join().expect("delivered");
+    let steps: Vec<_> = journal.take().into_iter().filter(|s| !s.starts_with("peer:")).collect();
+    assert_eq!(steps[steps.len() - 3..], ["end", "Suspend", "leave"], "{steps:?}");
+}
+
+#[tokio::test]
 async fn a_device_that_goes_with_the_agent_is_closed_before() {
     let (clean, steps, _) = run_active(End::Suspend, |_| {}).await;
     assert!(clean);
@@ -226,7 +249,8 @@ async fn a_device_that_goes_with_the_agent_is_closed_before() {
 async fn what_an_earlier_agent_has_left_is_served_at_once() {
     let resumed = |fake: &Fake| *fake.resumed.lock().expect("lock") = true;
     let (_, steps, _) = run_active(End::Stop, resumed).await;
-    assert_eq!(steps[..4], ["sweep", "open md1", "open front end", "attach"], "{steps:?}");
+    let served = ["sweep", "open md1", "open md2", "open front end", "attach"];
+    assert_eq!(steps[..5], served, "{steps:?}");
     assert!(!steps.contains(&"mount".to_owned()), "its mount is there: {steps:?}");
 }
 
@@ -238,6 +262,6 @@ async fn what_cannot_be_served_again_is_taken_down() {
     })
     .await;
     let down = ["open front end", "discard", "close front end", "Deactivate"];
-    assert_eq!(steps[2..6], down, "{steps:?}");
+    assert_eq!(steps[3..7], down, "{steps:?}");
     assert!(alerts.contains("Failed to activate mirror disk.Failed to open I/O port."), "{alerts}");
 }
