@@ -1,6 +1,6 @@
 //! Start-up and shutdown as a whole, on fakes.
 
-use super::fakes::{Fake, FakePlant, Journal, TwoPlant};
+use super::fakes::{Fake, FakePlant};
 use crate::agent::{DriverEvent, End, Options, StartError, run};
 use crate::config::Config;
 use crate::ctl::{Client, Request, Response};
@@ -12,8 +12,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, oneshot};
-use tokio::time::timeout;
+use tokio::sync::oneshot;
 
 /// A configuration whose folders are below `dir`, on loopback addresses and free ports.
 fn config(dir: &Path, address: &str) -> Config {
@@ -181,7 +180,7 @@ async fn the_agent_ends_with_a_driver() {
     let ended = DriverEvent::Ended("the ring is broken".to_owned());
     fake.events.send(ended).await.expect("room");
     let agent = run(config, Arc::new(FakePlant(fake)), options, std::future::pending());
-    let clean = timeout(Duration::from_secs(10), agent).await.expect("it ends");
+    let clean = tokio::time::timeout(Duration::from_secs(10), agent).await.expect("it ends");
     assert!(!clean.expect("started"));
     log.join().expect("delivered");
     assert!(alerts(dir.path()).contains(&Event::AgentStopFailed.to_string()));
@@ -213,6 +212,7 @@ async fn a_device_that_outlives_the_agent_is_left_to_the_next_one() {
 
 #[tokio::test]
 async fn no_device_waits_for_the_work_on_another_mirror() {
+    use super::fakes::{Journal, TwoPlant};
     let dir = tempfile::tempdir().expect("folder");
     let config = config(dir.path(), "127.0.0.1");
     let journal = Journal::default();
@@ -224,10 +224,10 @@ async fn no_device_waits_for_the_work_on_another_mirror() {
         fake
     });
     let (options, log) = options(&config);
-    let plant = Arc::new(TwoPlant(fakes, Arc::new(Semaphore::new(0))));
+    let plant = Arc::new(TwoPlant(fakes, Arc::new(tokio::sync::Semaphore::new(0))));
     let running = run(config, plant, options, std::future::ready(End::Suspend));
-    let clean = timeout(Duration::from_secs(60), running).await.expect("md1 is not waited for");
-    assert!(clean.expect("started"));
+    let ended = tokio::time::timeout(Duration::from_secs(60), running).await;
+    ended.expect("md1 is not waited for").expect("started");
     log.join().expect("delivered");
     let steps: Vec<_> = journal.take().into_iter().filter(|s| !s.starts_with("peer:")).collect();
     assert_eq!(steps[steps.len() - 3..], ["end", "Suspend", "leave"], "{steps:?}");
