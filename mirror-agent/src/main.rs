@@ -64,6 +64,7 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_ansi(color)
         .with_writer(io::stderr)
+        .log_internal_errors(false) // they would go there, too, and a reader that is gone is a panic
         .init();
     if args.check {
         return check(&args);

@@ -419,6 +419,11 @@ impl Managed {
         }
     }
 
+    /// Whether there is a device in use that outlives this agent.
+    pub(super) async fn would_stay(&self) -> bool {
+        self.stage.lock().await.device && self.host.would_stay().await
+    }
+
     /// Ends, and leaves the device to the next agent, where there is one that stays. Otherwise as
     /// [`stop`](Self::stop).
     pub(super) async fn suspend(&self) -> Step<()> {

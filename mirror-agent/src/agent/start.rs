@@ -3,11 +3,11 @@
 use super::emergency::Emergency;
 use super::managed::Managed;
 use super::notify::notify;
-use super::parts::{DriverEvent, Plant, StepError};
+use super::parts::{DriverEvent, Opened, Plant, Step, StepError};
 use super::service::{Control, FromPeer};
 use super::{Agent, Entry, follow};
-use crate::config::{Config, ConfigError, Fault};
-use crate::ctl::CtlServer;
+use crate::config::{Config, ConfigError, Fault, MirrorConfig};
+use crate::ctl::{Answer, CtlServer};
 use crate::host::power::Power;
 use crate::lock::{Lock, LockError, Role};
 use crate::messages::{Event, EventLog, StartReason, driver};
@@ -191,9 +191,25 @@ impl Running {
         // goes on: a last write may wait for the peer's word that it knows itself behind.
         self.agent.stopping.store(true, Ordering::SeqCst);
         self.servers.shutdown().await;
-        let mut stopping = JoinSet::new();
+        let (mut stay, mut go) = (Vec::new(), Vec::new());
         for mirror in self.agent.open_mirrors() {
-            let mirror = Arc::clone(mirror);
+            let stays = end == End::Suspend && mirror.would_stay().await;
+            if stays { &mut stay } else { &mut go }.push(Arc::clone(mirror));
+        }
+        // A device that stays has no server from its leaving on, and its users wait: it is left
+        // when all that takes long is done.
+        let clean = self.stop_all(go, end).await & self.stop_all(stay, end).await;
+        self.tasks.shutdown().await;
+        let events = &self.agent.events;
+        events.log(Event::Driver(driver::UNREGISTERED, Vec::new()));
+        events.log(if clean { Event::AgentStopped } else { Event::AgentStopFailed });
+        clean
+    }
+
+    /// Gives whether all of them stopped cleanly.
+    async fn stop_all(&self, mirrors: Vec<Arc<Managed>>, end: End) -> bool {
+        let mut stopping = JoinSet::new();
+        for mirror in mirrors {
             stopping.spawn(async move {
                 let stopped = match end {
                     End::Stop => mirror.stop().await,
@@ -203,16 +219,12 @@ impl Running {
             });
         }
         let mut clean = true;
-        let events = &self.agent.events;
         while let Some(ended) = stopping.join_next().await {
             if !stopped_well(ended.map_err(io::Error::from)) {
                 clean = false;
-                events.log(Event::Driver(driver::STILL_OPEN, Vec::new()));
+                self.agent.events.log(Event::Driver(driver::STILL_OPEN, Vec::new()));
             }
         }
-        self.tasks.shutdown().await;
-        events.log(Event::Driver(driver::UNREGISTERED, Vec::new()));
-        events.log(if clean { Event::AgentStopped } else { Event::AgentStopFailed });
         clean
     }
 }
@@ -259,6 +271,8 @@ fn listen_to_peer(config: &Config) -> Result<PeerServer, StartError> {
 
 type Receivers = Vec<(Arc<Managed>, mpsc::Receiver<DriverEvent>)>;
 
+/// Opens all mirrors at once: one that waits for what its predecessor has in flight must not keep
+/// the others' users waiting.
 async fn open_all(
     config: &Arc<Config>,
     plant: &dyn Plant,
@@ -267,25 +281,19 @@ async fn open_all(
 ) -> (Vec<Entry>, Receivers) {
     let (mut entries, mut receivers) = (Vec::new(), Vec::new());
     plant.sweep(Arc::clone(config)).await;
-    for m in &config.mirrors {
-        match plant.open(Arc::clone(config), m.clone(), secret.clone()).await {
-            Ok(opened) => {
-                let device = config.agent.device_dir.join(format!("NMP{}", m.nmp));
-                let names = [config.servers[0].name.clone(), config.servers[1].name.clone()];
-                let mirror = Arc::new(
-                    Managed::new(
-                        m.clone(),
-                        device.display().to_string(),
-                        (names, config.side.index()),
-                        (opened.driver, opened.host),
-                        events.clone(),
-                    )
-                    .await,
-                );
-                if opened.resumed {
-                    mirror.resume().await;
-                }
-                receivers.push((Arc::clone(&mirror), opened.events));
+    let mut opening = JoinSet::new();
+    for (n, m) in config.mirrors.iter().enumerate() {
+        let opened = plant.open(Arc::clone(config), m.clone(), secret.clone());
+        let entering = enter(Arc::clone(config), m.clone(), opened, events.clone());
+        opening.spawn(async move { (n, entering.await) });
+    }
+    // A panic is one of this program: it goes on to whoever started the agent.
+    let mut all = opening.join_all().await;
+    all.sort_unstable_by_key(|(n, _)| *n);
+    for (m, (_, opened)) in config.mirrors.iter().zip(all) {
+        match opened {
+            Ok((mirror, receiver)) => {
+                receivers.push((Arc::clone(&mirror), receiver));
                 entries.push(Entry::Open(mirror));
             }
             Err(error) => {
@@ -298,4 +306,22 @@ async fn open_all(
     let count = receivers.len().to_string();
     events.log(Event::Driver(driver::REGISTERED, vec!["0".to_owned(), count]));
     (entries, receivers)
+}
+
+/// Manages a mirror once it is opened. The device that a predecessor left is served again.
+async fn enter(
+    config: Arc<Config>,
+    m: MirrorConfig,
+    opened: Answer<Step<Opened>>,
+    events: EventLog,
+) -> Step<(Arc<Managed>, mpsc::Receiver<DriverEvent>)> {
+    let Opened { driver, host, events: told, resumed } = opened.await?;
+    let device = config.agent.device_dir.join(format!("NMP{}", m.nmp)).display().to_string();
+    let names = [config.servers[0].name.clone(), config.servers[1].name.clone()];
+    let local = config.side.index();
+    let mirror = Arc::new(Managed::new(m, device, (names, local), (driver, host), events).await);
+    if resumed {
+        mirror.resume().await;
+    }
+    Ok((mirror, told))
 }

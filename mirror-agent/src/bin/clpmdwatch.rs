@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
+        .log_internal_errors(false) // they would go there, too, and a reader that is gone is a panic
         .init();
     match watch(&args) {
         Ok(()) => ExitCode::SUCCESS,

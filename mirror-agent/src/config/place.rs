@@ -64,7 +64,7 @@ impl<'a> Here<'a> {
             (Step::Key(key), Here::Table(table)) => named(table, key),
             (Step::Key(key), Here::Value(DeValue::Table(table))) => named(table, key),
             (Step::Nth(n), Here::Value(DeValue::Array(array))) => {
-                let element = array.iter().nth(*n)?;
+                let element = array.get(*n)?;
                 Some((element.span().start, Here::Value(element.get_ref())))
             }
             _ => None,

@@ -11,6 +11,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// For a program that was killed to be gone.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
 /// Mails that may wait.
 const QUEUE: usize = 16;
@@ -135,7 +137,12 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<ExitStatus> {
     if let Ok(group) = i32::try_from(child.id()) {
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL); // ESRCH: it has just ended
     }
-    child.wait()?;
+    // One that waits for a device without a server does not end even then: it is left to itself,
+    // since whoever serves that device next may be waiting for this process to end.
+    let end = Instant::now() + KILL_LIMIT;
+    while child.try_wait()?.is_none() && Instant::now() < end {
+        std::thread::sleep(POLL);
+    }
     Err(io::Error::new(io::ErrorKind::TimedOut, "the mail program did not end in time"))
 }
 

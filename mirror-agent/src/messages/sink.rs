@@ -11,7 +11,7 @@ use super::mail::{Letter, Mailer};
 use super::repeats::Repeats;
 use crate::config::Config;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -112,14 +112,14 @@ impl Delivery {
     fn send(&self, event: &Event, line: &str) {
         let to = self.sinks.destinations(event);
         if self.sinks.stderr {
-            eprintln!("{line}");
+            to_stderr(line);
         }
         if let (true, Some(path)) = (to.syslog, &self.sinks.syslog) {
             // Where there is no system log, the service manager still keeps standard error.
             let sent = syslog(path, event.level().severity(), line);
             if let (Err(e), false) = (sent, self.sinks.stderr) {
                 tracing::debug!("system log: {e}");
-                eprintln!("{line}");
+                to_stderr(line);
             }
         }
         if let (true, Some(log)) = (to.alert, &self.sinks.alert) {
@@ -205,6 +205,11 @@ fn deliver(mut delivery: Delivery, waiting: &Receiver<Item>, missed: &AtomicU64)
     }
     let rest = delivery.repeats.rest();
     delivery.tell(rest);
+}
+
+/// Nobody may read it any more.
+fn to_stderr(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 fn syslog(path: &Path, severity: u8, line: &str) -> io::Result<()> {

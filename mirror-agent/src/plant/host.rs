@@ -198,12 +198,13 @@ impl Shared {
             return nbd::discard(&self.carrier_config, &self.runner).await;
         }
         let Some(record) = self.record()? else { return Ok(()) };
-        if let Serving::Ublk(place) = &self.serving {
-            place.drop_record();
-        }
         let asked = record.clone();
         let verdict = tokio::task::spawn_blocking(move || survivor::look(&asked, true, None)).await;
-        let verdict = verdict.map_err(|e| internal(&e.to_string()))?.unwrap_or(Verdict::Adopt);
+        // Without an answer of the kernel's there is no proof that the device is ours.
+        let verdict = verdict.map_err(|e| internal(&e.to_string()))?.map_err(|e| step(&e))?;
+        if let (Serving::Ublk(place), true) = (&self.serving, verdict != Verdict::Served) {
+            place.drop_record();
+        }
         ublk::take_down(&self.ublk, &record, verdict, &self.runner).await.map_err(|e| step(&e))
     }
 

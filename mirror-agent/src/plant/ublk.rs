@@ -116,23 +116,28 @@ pub(super) async fn find(
 ) -> Result<Option<DeviceRecord>, HostError> {
     let Some(record) = DeviceRecord::load(&settings.run_dir, mirror)? else { return Ok(None) };
     let record = Arc::new(record);
-    match settled(Arc::clone(&record)).await? {
+    match settled(Arc::clone(&record), true).await? {
         Verdict::Adopt => Ok(Some(Arc::unwrap_or_clone(record))),
-        Verdict::Served => Err(HostError::Command(format!(
-            "ublk device {} of {mirror} is still served by process {}",
-            record.number,
-            record.server.map_or(0, |p| p.pid)
-        ))),
+        Verdict::Served => Err(still_served(&record)),
         verdict => take_down(settings, &record, verdict, runner).await.map(|()| None),
     }
 }
 
+fn still_served(record: &DeviceRecord) -> HostError {
+    HostError::Command(format!(
+        "ublk device {} of {} is still served by process {}",
+        record.number,
+        record.mirror,
+        record.server.map_or(0, |p| p.pid)
+    ))
+}
+
 /// The verdict once the earlier agent has ended.
-async fn settled(record: Arc<DeviceRecord>) -> Result<Verdict, HostError> {
+async fn settled(record: Arc<DeviceRecord>, configured: bool) -> Result<Verdict, HostError> {
     blocking(move || {
         let end = Instant::now() + END_LIMIT;
         loop {
-            match survivor::look(&record, true, None)? {
+            match survivor::look(&record, configured, None)? {
                 Verdict::Served if Instant::now() < end => std::thread::sleep(END_PAUSE),
                 verdict => return Ok(verdict),
             }
@@ -193,7 +198,9 @@ async fn sweep_one(
     record: DeviceRecord,
     runner: &Runner,
 ) -> Result<(), HostError> {
-    let asked = record.clone();
-    let verdict = blocking(move || survivor::look(&asked, false, None)).await?;
-    take_down(settings, &record, verdict, runner).await
+    let record = Arc::new(record);
+    match settled(Arc::clone(&record), false).await? {
+        Verdict::Served => Err(still_served(&record)),
+        verdict => take_down(settings, &record, verdict, runner).await,
+    }
 }

@@ -11,7 +11,7 @@ use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::status::{Color, LinkStatus, MirrorStatus, Phase, SideStatus};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// Both sides in sync, inactive, in session, seen from `local`.
 pub(crate) fn status(local: usize) -> MirrorStatus {
@@ -83,9 +83,14 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn new(local: usize) -> Arc<Self> {
+        Self::with_journal(local, Journal::default())
+    }
+
+    /// One that writes down what is done with it beside what is done with another.
+    pub(crate) fn with_journal(local: usize, journal: Journal) -> Arc<Self> {
         let (events, receiver) = mpsc::channel(16);
         Arc::new(Self {
-            journal: Journal::default(),
+            journal,
             status: Mutex::new(status(local)),
             fail: Mutex::default(),
             refuse: Mutex::default(),
@@ -271,6 +276,29 @@ impl Plant for FakePlant {
 
     fn sweep(&self, _: Arc<Config>) -> Answer<()> {
         self.0.journal.note("sweep");
+        Fake::ready(())
+    }
+}
+
+/// Opens md1 and md2 as the fakes; md1 only once md2 is.
+pub(crate) struct TwoPlant(pub(crate) [Arc<Fake>; 2], pub(crate) Arc<Semaphore>);
+
+impl Plant for TwoPlant {
+    fn open(&self, _: Arc<Config>, mirror: MirrorConfig, _: Secret) -> Answer<Step<Opened>> {
+        let first = mirror.name == "md1";
+        let (fake, is_open) = (Arc::clone(&self.0[usize::from(!first)]), Arc::clone(&self.1));
+        Box::pin(async move {
+            if first {
+                is_open.acquire().await.expect("open").forget();
+            } else {
+                is_open.add_permits(1);
+            }
+            let events = take_events(&fake);
+            Ok(Opened { driver: fake.clone(), host: fake, events, resumed: false })
+        })
+    }
+
+    fn sweep(&self, _: Arc<Config>) -> Answer<()> {
         Fake::ready(())
     }
 }

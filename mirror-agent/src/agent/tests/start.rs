@@ -211,6 +211,29 @@ async fn a_device_that_outlives_the_agent_is_left_to_the_next_one() {
 }
 
 #[tokio::test]
+async fn no_device_waits_for_the_work_on_another_mirror() {
+    use super::fakes::{Journal, TwoPlant};
+    let dir = tempfile::tempdir().expect("folder");
+    let config = config(dir.path(), "127.0.0.1");
+    let journal = Journal::default();
+    // md1 outlives the agent, md2 does not.
+    let fakes = [true, false].map(|stays| {
+        let fake = Fake::with_journal(0, journal.clone());
+        fake.set_active(true);
+        *fake.stays.lock().expect("lock") = stays;
+        fake
+    });
+    let (options, log) = options(&config);
+    let plant = Arc::new(TwoPlant(fakes, Arc::new(tokio::sync::Semaphore::new(0))));
+    let running = run(config, plant, options, std::future::ready(End::Suspend));
+    let ended = tokio::time::timeout(Duration::from_secs(60), running).await;
+    ended.expect("md1 is not waited for").expect("started");
+    log.join().expect("delivered");
+    let steps: Vec<_> = journal.take().into_iter().filter(|s| !s.starts_with("peer:")).collect();
+    assert_eq!(steps[steps.len() - 3..], ["end", "Suspend", "leave"], "{steps:?}");
+}
+
+#[tokio::test]
 async fn a_device_that_goes_with_the_agent_is_closed_before() {
     let (clean, steps, _) = run_active(End::Suspend, |_| {}).await;
     assert!(clean);
@@ -226,7 +249,8 @@ async fn a_device_that_goes_with_the_agent_is_closed_before() {
 async fn what_an_earlier_agent_has_left_is_served_at_once() {
     let resumed = |fake: &Fake| *fake.resumed.lock().expect("lock") = true;
     let (_, steps, _) = run_active(End::Stop, resumed).await;
-    assert_eq!(steps[..4], ["sweep", "open md1", "open front end", "attach"], "{steps:?}");
+    let served = ["sweep", "open md1", "open md2", "open front end", "attach"];
+    assert_eq!(steps[..5], served, "{steps:?}");
     assert!(!steps.contains(&"mount".to_owned()), "its mount is there: {steps:?}");
 }
 
@@ -238,6 +262,6 @@ async fn what_cannot_be_served_again_is_taken_down() {
     })
     .await;
     let down = ["open front end", "discard", "close front end", "Deactivate"];
-    assert_eq!(steps[2..6], down, "{steps:?}");
+    assert_eq!(steps[3..7], down, "{steps:?}");
     assert!(alerts.contains("Failed to activate mirror disk.Failed to open I/O port."), "{alerts}");
 }

@@ -94,10 +94,18 @@ fn candidates(nmp: u32) -> impl Iterator<Item = u32> {
 /// Gives a device up: whoever waits on it gets errors. Its record stays: the next agent clears the
 /// mounts away and removes the device. Waits for the driver.
 ///
+/// A device that is gone is given up already; another one under its number is not touched.
+///
 /// # Errors
 /// Code 30: the driver's.
 pub fn give_up(record: &DeviceRecord) -> Result<(), HostError> {
     let path = ublk::device_path(record.number);
+    let boot = boot_id().map_err(HostError::system("boot id"))?;
+    // The decision may be old: whoever made it may have waited for an operator's answer.
+    if device_of(record, &boot)?.is_none_or(|device| device.mark != record.mark) {
+        tracing::info!("{} is not the device on record any more", path.display());
+        return Ok(());
+    }
     ublk::stop(record.number).map_err(HostError::system(format!("stop of {}", path.display())))
 }
 
@@ -122,7 +130,8 @@ async fn aside(
 }
 
 /// Takes down all that is left of a recorded device: the device if it is still ours, what is
-/// mounted from it, its name, its record. Gives where it was mounted.
+/// mounted from it, its name, its record. Gives where it was mounted. The device and the record of
+/// one that is served are left to its server: without a record nobody would look after it.
 ///
 /// # Errors
 /// Code 30 for the driver and the mount table, 83 and 89 if a mount resists.
@@ -147,7 +156,9 @@ pub async fn take_down(
         let is_used = unmounted.lazily || is_open(record);
         aside(record, move |record| remove(record, is_used)).await?;
     }
-    record.forget(run_dir)?;
+    if verdict != Verdict::Served {
+        record.forget(run_dir)?;
+    }
     Ok(unmounted.points)
 }
 
@@ -221,8 +232,24 @@ fn remove_name(record: &DeviceRecord) -> Result<(), HostError> {
 
 #[cfg(test)]
 mod tests {
-    use super::candidates;
+    use super::{DeviceRecord, Runner, Verdict, Why, candidates, take_down};
     use std::collections::HashSet;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn what_is_served_keeps_its_record() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let mut record = DeviceRecord::sample();
+        record.link = dir.path().join("NMP1");
+        record.save(dir.path()).expect("is written");
+        let runner = Runner::with_path("/nowhere");
+        for (verdict, stays) in [(Verdict::Served, true), (Verdict::Gone(Why::NoDevice), false)] {
+            let limit = Duration::from_secs(1);
+            take_down(&record, verdict, dir.path(), &runner, limit).await.expect("taken down");
+            let found = DeviceRecord::load(dir.path(), &record.mirror).expect("is read");
+            assert_eq!(found.is_some(), stays, "{verdict:?}");
+        }
+    }
 
     #[test]
     fn mirrors_never_compete_for_a_number() {
