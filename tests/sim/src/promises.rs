@@ -206,6 +206,14 @@ impl World {
         Ok(())
     }
 
+    /// The operator keeps two equal sides apart: what either wrote alone before, both have now.
+    pub(crate) fn parked_in_sync(&mut self, verdict: &str) {
+        if verdict == "in-sync" && self.differing_block().is_none() {
+            self.oracle.lone = [false; 2];
+            self.oracle.parted = [false; 2];
+        }
+    }
+
     /// Two sides that both wrote alone and are in contact are told so.
     fn check_told(&self) -> Result<(), String> {
         let now = self.now();

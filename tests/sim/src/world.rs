@@ -566,7 +566,10 @@ impl World {
             }
             Notice::DiskError { what, .. } if *what != "read" => self.oracle.disk_failed(node),
             // Without power loss a cache is as good as the disk, and nothing is excused.
-            Notice::Parked { .. } => self.check_parked(node),
+            Notice::Parked { verdict } => {
+                self.parked_in_sync(verdict);
+                self.check_parked(node);
+            }
             Notice::Broke if self.options.power > 0 => self.oracle.went_alone(node),
             Notice::SessionOpened { verdict } => {
                 self.nodes[node].restored = false;
