@@ -91,6 +91,8 @@ rules! {
     Grant = "grant";
     /// An activation without contact leaves out the number that the peer may have granted unheard.
     SkipGranted = "skip-granted";
+    /// An activation that was granted may begin after a force without contact.
+    GrantUnsure = "grant-unsure";
     /// The activation is durable before the first request.
     ActivationFirst = "activation-first";
     /// A side that restarted while its peer was active is not activated without contact.

@@ -138,6 +138,7 @@ impl Mirror {
         if self.gives_way(&mine, &theirs) {
             return;
         }
+        self.seen_active |= theirs.active;
         self.last_peer = Some(theirs);
         self.last_verdict = Some(verdict);
         self.note_newer_peer(verdict);

@@ -242,6 +242,7 @@ impl Mirror {
     }
 
     fn on_beat(&mut self, beat: Beat) {
+        self.seen_active |= beat.active;
         match &mut self.link {
             Link::Parked(parked) => {
                 let changed = beat.active != parked.theirs.active;

@@ -110,6 +110,8 @@ pub struct Mirror {
     alone_due: Millis,
     alone: Alone,
     loss: Option<Loss>,
+    /// The peer has shown in this process that it serves the activation that it has.
+    seen_active: bool,
     active: bool,
     /// The record said *active* when this process started.
     was_active: bool,
@@ -168,6 +170,7 @@ impl Mirror {
             alone_due: now.mono.plus(grace),
             alone: Alone::No,
             loss: None,
+            seen_active: false,
             active,
             resume,
             vouched_peer_down: false,

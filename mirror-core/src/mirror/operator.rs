@@ -457,6 +457,7 @@ impl Mirror {
         self.refuse_activation(Refusal::PeerActive);
         self.meta.record.known_activation = number;
         self.meta.record.peer_active = true;
+        self.seen_active = false;
         self.meta.persist_then(Then::Granted(conn, number));
     }
 
@@ -696,9 +697,18 @@ impl Mirror {
             Link::Parked(parked) => {
                 parked.theirs.record.known_activation.max(parked.theirs.record.activation)
             }
+            // Granted, and not seen to have begun: it may begin after this.
+            _ if self.granted_unseen() => return self.meta.record.known_activation,
             _ => self.meta.record.known_activation,
         };
         theirs.next()
+    }
+
+    /// The peer was granted an activation, and has not been seen active since: the grant may be on
+    /// its way still, over a connection that has ended here only. After a restart of this process
+    /// nothing has been seen.
+    fn granted_unseen(&self) -> bool {
+        self.meta.record.peer_active && !self.seen_active && holds(Rule::GrantUnsure)
     }
 
     /// With a peer whose sessions this side cannot have had (one of the two was restored), the

@@ -146,6 +146,7 @@ impl Standby {
 impl Mirror {
     pub(super) fn on_peer_write(&mut self, id: u64, extent: Extent, durable: bool, data: Buf) {
         if self.takes_peer_writes(extent) && data.len() as u64 == extent.len {
+            self.seen_active = true;
             self.begin_peer_op(id, extent, DataOp::Write { data, durable }, true);
         } else {
             self.protocol_error("a write that this side cannot take");

@@ -76,6 +76,15 @@ pub(super) const ALL: &[Scenario] = &[
         steps: ask_not_heard,
     },
     Scenario {
+        name: "grant-in-flight",
+        about: "a grant is on its way when the side that gave it is forced alone; it arrives then",
+        closed: &[Closed {
+            by: &[Rule::GrantUnsure],
+            otherwise: "two sides that both wrote alone opened a session",
+        }],
+        steps: grant_in_flight,
+    },
+    Scenario {
         name: "told-apart",
         about: "a side that wrote alone is told by the other, which went alone later, that it is behind",
         closed: &[Closed { by: &[Rule::ToldApart], otherwise: "not so: server1 confirms nothing" }],
@@ -218,6 +227,24 @@ fn told_while_forced(s: &mut Stage) {
     s.land(flush);
     s.until_replied(force);
     s.wait(1000);
+}
+
+fn grant_in_flight(s: &mut Stage) {
+    let grant = s.hold_frame(B, "ActivateGrant");
+    let order = s.activation(B, false);
+    let id = s.begin(B, order);
+    s.until_held(grant);
+    s.cut();
+    s.kill(A);
+    s.start(A);
+    s.force(A);
+    s.heal();
+    s.land(grant);
+    let activated = s.until_replied(id);
+    s.expect("the grant arrives after all", activated.is_some_and(|answer| answer.is_ok()));
+    s.write_durably(B, 1);
+    s.deactivate(B);
+    s.until_verdict("split-brain");
 }
 
 fn both_activate(s: &mut Stage) {
