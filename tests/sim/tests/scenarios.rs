@@ -16,13 +16,13 @@ macro_rules! plays {
 
 plays! {
     missed_end_of_recovery: "missed-end-of-recovery";
-    flush_completes_alone_before_the_adoption: "flush-completes-alone/before-the-adoption";
-    flush_completes_alone_overtaken: "flush-completes-alone/overtaken";
     missed_end_of_recovery_fenced: "missed-end-of-recovery/fenced";
     flush_completes_alone: "flush-completes-alone";
     flush_completes_alone_deactivation: "flush-completes-alone/deactivation";
     flush_completes_alone_after_a_failover: "flush-completes-alone/after-a-failover";
     flush_completes_alone_after_a_restart: "flush-completes-alone/after-a-restart";
+    flush_completes_alone_overtaken: "flush-completes-alone/overtaken";
+    flush_completes_alone_before_the_adoption: "flush-completes-alone/before-the-adoption";
     stale_card: "stale-card";
     needless: "needless";
     needless_fenced: "needless/fenced";

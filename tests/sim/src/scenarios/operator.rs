@@ -64,7 +64,7 @@ pub(super) const ALL: &[Scenario] = &[
         name: "ask-forgotten",
         about: "a side dies before the grant it asked for comes; the other is forced alone",
         closed: &[Closed {
-            by: &[Rule::SkipGranted],
+            by: &[Rule::SkipGranted, Rule::GrantUnsure],
             otherwise: "two sides that both wrote alone opened a session",
         }],
         steps: ask_forgotten,
