@@ -914,6 +914,10 @@ impl Mirror {
 
     pub(super) fn stop_flush_done(&mut self, ok: bool) {
         let Some((id, _)) = self.operator.stopping else { return };
+        if !ok && holds(Rule::ErrorFails) {
+            // What the flush gave up is gone from the cache, and the next one will not tell.
+            self.disk_failed(false, "flush", 0);
+        }
         self.operator.stopping = Some((id, Stopping::Recording));
         // A grant may just be on its way to the disk.
         let granted = self.meta.record.peer_active;

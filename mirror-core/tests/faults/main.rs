@@ -234,3 +234,24 @@ fn a_grant_that_comes_too_late_is_given_back() {
     rig.receive(11, Message::ActivateGrant { number });
     assert!(matches!(rig.sent.last(), Some(Message::Deactivated)), "{:?}", rig.sent.last());
 }
+
+/// The flush before an agent ends may give up what was cached, and the next flush would not tell: a
+/// successor that went on with the device would take for durable what is not (rule 11).
+#[test]
+fn a_flush_that_fails_at_the_end_is_a_disk_error() {
+    for (command, active) in
+        [(Command::Suspend, true), (Command::Suspend, false), (Command::Shutdown, false)]
+    {
+        let mut rig = if active { Rig::active_alone() } else { Rig::in_session() };
+        if active {
+            rig.write(0);
+            rig.data_ends(Ok(None));
+        }
+        rig.command(command);
+        while !rig.data.is_empty() {
+            rig.data_ends(Err(EIO));
+        }
+        assert!(rig.record().disk_error, "{command:?}, active: {active}");
+        assert!(!rig.record().clean_stop);
+    }
+}
