@@ -238,7 +238,9 @@ impl World {
         let mirror = self.nodes[writer].mirror.as_ref();
         let alone = mirror.is_some_and(|m| m.status(now).link != LinkStatus::Session);
         let restored = self.nodes.iter().any(|n| n.restored);
-        if alone && !on_other && !self.promises.vouched[writer] && !restored {
+        // Its record may be there before its answer.
+        let forced = !self.forcing[1 - writer].is_empty();
+        if alone && !on_other && !self.promises.vouched[writer] && !restored && !forced {
             let knows = self.durable(1 - writer).is_none_or(|r| {
                 r.behind || r.inconsistent.is_some() || r.generation.is_none() || r.disk_error
             });
