@@ -458,6 +458,10 @@ impl Mirror {
         self.meta.record.known_activation = number;
         self.meta.record.peer_active = true;
         self.seen_active = false;
+        if let Some(session) = self.session_mut() {
+            // At once: an adoption that comes before the grant is durable keeps what it finds here.
+            session.peer_active = true;
+        }
         self.meta.persist_then(Then::Granted(conn, number));
     }
 
@@ -466,9 +470,6 @@ impl Mirror {
     }
 
     pub(super) fn send_grant(&mut self, number: ActivationNo) {
-        if let Some(session) = self.session_mut() {
-            session.peer_active = true;
-        }
         self.send(Message::ActivateGrant { number });
     }
 

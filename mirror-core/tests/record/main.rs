@@ -279,3 +279,31 @@ fn a_side_that_is_behind_is_not_activated_while_kept_apart() {
     assert!(!second.has_sent(|m| matches!(m, Message::ActivateAsk { .. })));
     assert_eq!(second.said, ["Err(NotLatest)"]);
 }
+
+/// The end of a copy does not take back what a grant beside it records of the peer.
+#[test]
+fn an_adoption_beside_a_grant_leaves_the_peer_active() {
+    let mut second = Rig::new(constructed(Side::Second));
+    let mut theirs = Rig::new(constructed(Side::First)).card();
+    theirs.marked = 1;
+    second.connect();
+    second.agree_with(theirs);
+    second.receive(0, Message::Accept { session: SessionNo(11) });
+    let toward = Generation::new(1).expect("not 0");
+    second.receive(11, Message::CopyStart { toward, all: false, complete: false });
+    second.slow_meta = true;
+    second.receive(11, Message::ActivateAsk { number: ActivationNo(5) });
+    second.receive(
+        11,
+        Message::Adopt {
+            generation: toward,
+            ancestors: Default::default(),
+            overruled: Default::default(),
+            mirror: Id16([9; 16]),
+        },
+    );
+    second.end_meta();
+    second.end_meta();
+    assert!(second.has_sent(|m| matches!(m, Message::ActivateGrant { .. })));
+    assert!(second.record().peer_active);
+}

@@ -264,7 +264,7 @@ impl World {
                     let partly = entry.wires.is_some() && keep < queue.len();
                     queue.truncate(keep + usize::from(partly));
                     if let Some(bytes) = queue.get_mut(keep).and_then(|s| s.bytes.as_mut()) {
-                        let cut = usize::try_from(cut % bytes.len() as u64).unwrap_or(0);
+                        let cut = usize::try_from(cut % (bytes.len() as u64).max(1)).unwrap_or(0);
                         bytes.truncate(cut);
                     }
                 }
