@@ -129,6 +129,8 @@ impl Mirror {
             return false;
         }
         let record = &mut self.meta.record;
+        // Whatever it once confirmed, it has gone on since.
+        record.peer_behind = false;
         record.peer_active = theirs.active;
         record.behind |= !theirs.active && theirs.record.generation != record.generation;
         self.give_way();
