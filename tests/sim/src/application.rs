@@ -108,7 +108,7 @@ impl World {
 
     fn write_acked(&mut self, stamp: Stamp) {
         // A half-copied side is no redundancy: it cannot be used without the other. Nor is one whose
-        // agent is gone by now, or that knows itself to be behind, once caches can be lost.
+        // agent is gone by now, once caches can be lost.
         let loses = self.options.power > 0;
         let now = self.now();
         let half = |node: &Node| match &node.mirror {
@@ -116,7 +116,7 @@ impl World {
                 let record = mirror.record();
                 // It may have adopted what was copied, and not recorded it yet.
                 let copied = mirror.status(now).recovery.is_some() && node.is_half_copied();
-                record.inconsistent.is_some() || copied || (loses && record.behind)
+                record.inconsistent.is_some() || copied
             }
             None => loses,
         };

@@ -294,6 +294,9 @@ impl World {
         }
         let Some(mirror) = &self.nodes[node].mirror else { return };
         let deadline = mirror.deadline();
+        // Without power loss a cache is as good as the disk, and nothing is excused.
+        let behind = mirror.record().behind && self.options.power > 0;
+        self.oracle.is_behind(node, behind, self.nodes[node].data.live());
         for action in actions {
             self.act(node, action);
             if let Some(node) = self.dying.take() {
