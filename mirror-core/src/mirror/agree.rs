@@ -88,7 +88,7 @@ impl Mirror {
             uninterrupted: self.uninterrupted && !self.device_failed,
             wants_recovery: self.wants_recovery_now(),
             apart: self.apart,
-            rejoins: self.wants_recovery,
+            rejoins: self.rejoins,
             capacity: self.capacity,
             device_block: self.device_block,
             marked: self.meta.marks.as_ref().map_or(0, Marks::count),
@@ -240,6 +240,8 @@ impl Mirror {
         };
         self.resume.confirm();
         self.resume.settled();
+        // It is not off, whoever said so.
+        self.vouched_peer_down = false;
         let beat = Beat { active: theirs.active, ..Beat::default() };
         let separated = are_apart(&mine, &theirs);
         // An active target: the other side has gone on without this one.
@@ -260,7 +262,12 @@ impl Mirror {
         self.link = Link::Parked(Box::new(Parked { mine, theirs, verdict, beat }));
         if apart && self.active && !self.alone_is_permitted() {
             self.shut_device();
-        } else if separated && self.active {
+            return;
+        }
+        if !self.alone_is_permitted() {
+            self.still_alone(); // what was permitted by a word that has ended needs another
+        }
+        if separated && self.active {
             self.may_go_alone(); // the break is recorded with the order, not with the next write
         }
     }

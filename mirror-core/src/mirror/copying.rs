@@ -119,6 +119,11 @@ pub(super) fn kind_of(mode: Mode) -> CopyKind {
     }
 }
 
+/// Everything is copied, whatever the marks say.
+pub(super) const fn copies_all(mode: Mode) -> bool {
+    matches!(mode, Mode::Full | Mode::Initial)
+}
+
 /// Bytes of the mirror within the regions that are set.
 pub(super) fn bytes_of(dirty: &Bitmap, size: u64) -> u64 {
     let whole = u64::from(dirty.count()) * REGION_BYTES;
@@ -188,7 +193,7 @@ impl Mirror {
         copying.flushing = false;
         copying.started = now;
         copying.total = bytes_of(dirty, size);
-        let all = matches!(copying.mode, Mode::Full | Mode::Initial);
+        let all = copies_all(copying.mode);
         let complete = copying.mode == Mode::Settle { complete: true };
         let (kind, bytes) = (copying.kind(), copying.total);
         self.send(Message::CopyStart { toward, all, complete });

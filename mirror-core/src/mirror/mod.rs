@@ -119,6 +119,8 @@ pub struct Mirror {
     resume: resume::Resume,
     vouched_peer_down: bool,
     wants_recovery: bool,
+    /// The operator has asked for a recovery knowing that the other server keeps the two apart.
+    rejoins: bool,
     cancelled: bool,
     /// The operator keeps the servers apart (`--break`).
     apart: bool,
@@ -175,6 +177,7 @@ impl Mirror {
             resume,
             vouched_peer_down: false,
             wants_recovery: false,
+            rejoins: false,
             cancelled: false,
             apart: false,
             last_verdict: None,

@@ -96,7 +96,11 @@ impl Mirror {
         self.alone = Alone::No;
         self.was_active = false;
         self.wants_recovery = false;
+        self.rejoins = false;
         self.apart = false;
+        if let Some(theirs) = &mut self.last_peer {
+            theirs.apart = false; // it has ended there, too
+        }
         self.vouched_peer_down = false;
         self.resume.confirm();
         let Some(session) = self.session() else { return };
@@ -116,7 +120,7 @@ impl Mirror {
     pub(super) fn session_ended(&mut self, session: &Session) {
         // A source has the latest data whatever becomes of the copy.
         let in_sync = session.role != Role::Target
-            || session.target.as_ref().is_some_and(Target::stayed_complete);
+            || session.target.as_ref().is_some_and(Target::is_complete);
         self.loss = Some(Loss { in_sync, active: self.active });
         self.hot.session_ended();
         self.cool = super::app::Cool::default();

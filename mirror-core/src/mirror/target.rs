@@ -2,7 +2,7 @@
 //! first block lands, and adopts the generation when all has been copied and flushed.
 
 use super::Mirror;
-use super::copying::kind_of;
+use super::copying::{copies_all, kind_of};
 use super::meta::Then;
 use super::session::Role;
 use crate::bitmap::Bitmap;
@@ -42,8 +42,8 @@ impl Target {
         matches!(self.step, Step::Ready | Step::Adopting)
     }
 
-    /// It is being settled without ever having been half copied.
-    pub(super) fn stayed_complete(&self) -> bool {
+    /// It has all that was acknowledged: settled without having been half copied, or told to adopt.
+    pub(super) fn is_complete(&self) -> bool {
         self.complete
     }
 
@@ -65,10 +65,8 @@ impl Mirror {
     /// Tells the source this side's durable marks, of which it knows nothing. With everything to
     /// be copied they add nothing.
     pub(super) fn send_marks(&mut self) {
-        let all = self
-            .session()
-            .and_then(|s| s.target.as_ref())
-            .is_some_and(|t| matches!(t.mode, Mode::Full | Mode::Initial));
+        let all =
+            self.session().and_then(|s| s.target.as_ref()).is_some_and(|t| copies_all(t.mode));
         let marked: Option<Bitmap> = self.meta.marks.as_ref().map(|m| m.wanted().clone());
         if let Some(marked) = marked.filter(|_| !all) {
             let mut from = 0;
@@ -93,6 +91,11 @@ impl Mirror {
         };
         if target.step != Step::AwaitStart {
             self.protocol_error("a copy that begins twice");
+            return;
+        }
+        let agreed = (copies_all(target.mode), target.mode == Mode::Settle { complete: true });
+        if (all, complete) != agreed {
+            self.protocol_error("a copy of another kind than agreed");
             return;
         }
         target.step = Step::Recording;
@@ -180,6 +183,11 @@ impl Mirror {
         record.born_session = record.session;
         record.inconsistent = None;
         self.record_in_sync();
+        // Everything that was ever acknowledged is here, whether the end of the copy is heard of or not.
+        self.uninterrupted = true;
+        if let Some(target) = self.session_mut().and_then(|s| s.target.as_mut()) {
+            target.complete = true;
+        }
         self.meta.persist_then(Then::Adopted(conn));
     }
 
@@ -189,7 +197,6 @@ impl Mirror {
         let Some(target) = session.target.take() else { return };
         session.role = Role::Equal;
         self.cancelled = false;
-        self.uninterrupted = true;
         if let Some(marks) = &mut self.meta.marks {
             marks.clear_all();
         }

@@ -20,6 +20,8 @@ pub(crate) struct Rig {
     /// The cluster partition is slow: its writes end when it is not any more.
     pub(crate) slow_meta: bool,
     late: Vec<IoId>,
+    /// How often it wanted its peer to be told that that one is behind.
+    pub(crate) told_peer: usize,
     /// Answers to requests and commands, and orders to the front end, as they would be printed.
     pub(crate) said: Vec<String>,
 }
@@ -66,6 +68,7 @@ impl Rig {
             sent: Vec::new(),
             slow_meta: false,
             late: Vec::new(),
+            told_peer: 0,
             said: Vec::new(),
         }
     }
@@ -154,6 +157,7 @@ impl Rig {
                     Action::Complete { result, .. } => {
                         self.said.push(format!("{:?}", result.map(|_| ())));
                     }
+                    Action::TellPeerBehind { .. } => self.told_peer += 1,
                     Action::Reply { result, .. } => self.said.push(format!("{result:?}")),
                     _ => {}
                 }

@@ -229,6 +229,7 @@ impl Mirror {
         self.alone_due = self.alone_due.min(self.now.mono);
         self.reply(activating.id, Ok(Done::Activated));
         self.card_changed();
+        self.close_to_stop();
     }
 
     /// Parked, and what the verdict was based on has changed.

@@ -16,9 +16,8 @@ impl Mirror {
     pub(super) fn recover(&mut self) -> Result<Done, Refusal> {
         let refusal = match &self.link {
             Link::Down { .. } if self.apart => {
-                self.apart = false;
                 self.cancelled = false;
-                self.wants_recovery = true;
+                self.rejoin();
                 return Ok(Done::Rejoining);
             }
             Link::Down { .. } => Some(Refusal::NoContact),
@@ -36,10 +35,18 @@ impl Mirror {
         }
         self.cancelled = false;
         if !self.resume_copying() {
-            self.wants_recovery = true;
+            self.rejoin();
             self.agree_anew("a recovery was asked for");
         }
         Ok(Done::RecoveryStarted)
+    }
+
+    /// A recovery is wanted. That ends an order of this side to keep the servers apart, and one of the
+    /// other side if it was known here: one that comes later is not meant.
+    fn rejoin(&mut self) {
+        self.wants_recovery = true;
+        self.apart = false;
+        self.rejoins |= self.last_peer.as_ref().is_some_and(|theirs| theirs.apart);
     }
 
     /// Parts the servers on purpose. Contact stays, so that each knows of the other.
@@ -53,6 +60,7 @@ impl Mirror {
         }
         self.apart = true;
         self.wants_recovery = false;
+        self.rejoins = false;
         if self.in_contact() {
             self.agree_anew("the operator keeps the servers apart");
         }
@@ -200,7 +208,7 @@ impl Mirror {
         self.resume.confirm();
         self.alone = Alone::No;
         self.cancelled = false;
-        self.wants_recovery = true;
+        self.rejoin();
         self.meta.persist_then(Then::Forced { id, contact });
         // At once: nothing that the peer still sends may touch the new record.
         self.agree_anew("a forced recovery was asked for");

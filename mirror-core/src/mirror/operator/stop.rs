@@ -21,7 +21,8 @@ impl Mirror {
 
     pub(super) fn advance_deactivation(&mut self) {
         let Some((_, Closing::Draining)) = self.operator.closing else { return };
-        if !self.app.is_empty() {
+        // The card in an agreement says *active*. The flush of a good device would wait, too.
+        if !self.app.is_empty() || self.link.is_agreeing() {
             return;
         }
         self.set_closing(Closing::Flushing);
@@ -81,9 +82,18 @@ impl Mirror {
             return;
         }
         self.operator.stopping = Some((id, Stopping::Deactivating));
-        self.refuse_activation(Refusal::Stopping);
+        // One that is being recorded takes effect, and is ended like any other.
+        if !self.operator.is_recording_activation() {
+            self.refuse_activation(Refusal::Stopping);
+        }
         self.refuse_force();
-        if self.active && self.operator.closing.is_none() {
+        self.close_to_stop();
+    }
+
+    /// A device that is served is closed before a stop.
+    pub(super) fn close_to_stop(&mut self) {
+        let stops = matches!(self.operator.stopping, Some((_, Stopping::Deactivating)));
+        if stops && self.active && self.operator.closing.is_none() {
             self.operator.closing = Some((None, Closing::Draining));
         }
     }
@@ -130,7 +140,8 @@ impl Mirror {
         // A force that has begun is recorded and answered first.
         let forcing = self.operator.is_forcing();
         let closing = self.active || self.operator.is_closing();
-        if closing || forcing || self.link.is_agreeing() {
+        let activating = self.operator.is_recording_activation();
+        if closing || activating || forcing || self.link.is_agreeing() {
             return;
         }
         self.begin_stop_flush(id);
