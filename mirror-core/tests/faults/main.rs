@@ -235,6 +235,43 @@ fn a_grant_that_comes_too_late_is_given_back() {
     assert!(matches!(rig.sent.last(), Some(Message::Deactivated)), "{:?}", rig.sent.last());
 }
 
+/// The number would be recorded, and a record with one near the end of 64 bits cannot be read back.
+#[test]
+fn a_grant_of_what_was_not_asked_for_breaks_the_protocol() {
+    let grants = |mut rig: Rig, number| {
+        let before = rig.record().known_activation;
+        rig.receive(11, Message::ActivateGrant { number });
+        assert_eq!(rig.record().known_activation, before, "{number:?} is recorded");
+        assert_eq!(rig.faults, 1, "{number:?} is no fault");
+    };
+    for number in [1, 5, 1 << 63, u64::MAX].map(ActivationNo) {
+        grants(Rig::in_session(), number);
+    }
+    let mut rig = Rig::in_session();
+    rig.command(Command::Activate { peer_down: false, peer_seen_active: None });
+    let asked = rig.asked().expect("the peer is asked");
+    grants(rig, asked.next());
+    let mut rig = Rig::active();
+    rig.command(Command::Deactivate);
+    rig.data_ends(Ok(None));
+    grants(rig, asked.next());
+}
+
+/// What was asked over an earlier connection is not asked any more.
+#[test]
+fn a_grant_belongs_to_the_connection_of_its_question() {
+    let mut rig = Rig::in_session();
+    rig.command(Command::Activate { peer_down: false, peer_seen_active: None });
+    let number = rig.asked().expect("the peer is asked");
+    rig.disconnect();
+    rig.pass(60_000);
+    let mut foreign = constructed(Side::Second);
+    foreign.mirror = Id16([8; 16]);
+    rig.meet(foreign, false);
+    rig.receive(0, Message::ActivateGrant { number });
+    assert_eq!((rig.record().known_activation, rig.faults), (ActivationNo(0), 1));
+}
+
 /// The flush before an agent ends may give up what was cached, and the next flush would not tell: a
 /// successor that went on with the device would take for durable what is not (rule 11).
 #[test]

@@ -46,6 +46,8 @@ pub(crate) struct Rig {
     pub(crate) errors_recorded: Vec<bool>,
     /// How often it was said that both sides are active.
     pub(crate) both_active: u32,
+    /// How often the peer broke the protocol.
+    pub(crate) faults: u32,
 }
 
 impl Rig {
@@ -77,6 +79,7 @@ impl Rig {
             cluster_fails: false,
             errors_recorded: Vec::new(),
             both_active: 0,
+            faults: 0,
         };
         rig.handle(Event::Timer);
         rig
@@ -139,6 +142,7 @@ impl Rig {
                     Action::Reply { id, result } => self.replies.push((id, result)),
                     Action::TellPeerBehind { session } => self.told.push(session),
                     Action::Notice(Notice::BothActive) => self.both_active += 1,
+                    Action::Notice(Notice::Protocol(_)) => self.faults += 1,
                     Action::Notice(Notice::ErrorRecorded { durable }) => {
                         self.errors_recorded.push(durable);
                     }
