@@ -223,6 +223,9 @@ pub enum Notice {
         /// First byte of the operation.
         offset: u64,
     },
+    /// The record of this side could not be read back, and was not written: a defect of this
+    /// program. [`Notice::DiskError`] follows, for the cluster partition.
+    BadRecord(crate::disk::superblock::Reason),
     /// What followed [`Notice::DiskError`], once: whether the record that says so is durable. If it
     /// is not (the cluster partition takes no more writes), a later start knows nothing of it.
     ErrorRecorded {

@@ -73,6 +73,10 @@ fn in_words(notice: &Notice) -> (String, Option<&str>) {
             let which = if *cluster_partition { "cluster" } else { "data" };
             (format!("the {which} partition failed a {what} at byte {offset}"), None)
         }
+        Notice::BadRecord(why) => (
+            format!("the record of this side was not written, since it could not be read: {why}"),
+            None,
+        ),
         Notice::BothActive => ("both servers are active".into(), None),
         Notice::ErrorRecorded { durable: true } => ("the failure is on record".into(), None),
         Notice::ErrorRecorded { durable: false } => {

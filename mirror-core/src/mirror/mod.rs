@@ -272,8 +272,18 @@ impl Mirror {
             *next_id += 1;
             IoId(*next_id)
         };
-        self.meta.pump(next_io, &mut self.out);
+        if let Err(why) = self.meta.pump(next_io, &mut self.out) {
+            self.record_refused(why);
+        }
         self.dial_when_due();
+    }
+
+    /// The record must not be written. What is on the partition stays readable, and this side ends
+    /// as one whose cluster partition fails.
+    fn record_refused(&mut self, why: crate::disk::superblock::Reason) {
+        self.notice(Notice::BadRecord(why));
+        self.disk_failed(true, "write", 0);
+        self.run_ready();
     }
 
     fn run_ready(&mut self) {

@@ -96,6 +96,7 @@ impl World {
                 self.oracle.lone = [false; 2];
                 self.oracle.parted = [false; 2];
             }
+            Notice::BadRecord(why) => self.fail(format!("a record that cannot be read: {why}")),
             Notice::Protocol(what) => self.fail(format!("protocol error: {what}")),
             _ => {}
         }

@@ -81,12 +81,14 @@ impl Mirror {
             self.meta.record.known_activation = taken;
             self.meta.persist_then(Then::Ask(conn, number));
         } else {
-            self.send(Message::ActivateAsk { number });
+            self.send_ask(number);
         }
     }
 
     pub(in crate::mirror) fn send_ask(&mut self, number: ActivationNo) {
+        let Some(wire) = &mut self.wire else { return };
         if self.operator.activating.is_some_and(|a| a.asking == Asking::Asked(number)) {
+            wire.asked = wire.asked.max(Some(number));
             self.send(Message::ActivateAsk { number });
         }
     }
@@ -283,6 +285,11 @@ impl Mirror {
     }
 
     pub(in crate::mirror) fn on_activate_grant(&mut self, number: ActivationNo) {
+        if self.wire.as_ref().is_some_and(|w| Some(number) > w.asked) {
+            // It would be counted on from, wherever that leads.
+            self.protocol_error("a grant of an activation that was not asked for");
+            return;
+        }
         let asked = self.operator.activating.is_some_and(|a| a.asking == Asking::Asked(number));
         if asked {
             self.meta.record.known_activation = number;
