@@ -25,4 +25,4 @@ pub use device::{
     DeviceInfo, DeviceState, Survival, begin_takeover, device_path, inspect, is_available,
     is_claimed, reads_straight, remove, stop, survival,
 };
-pub use server::{UblkServer, UblkSpec};
+pub use server::{DEPTH, MAX_IO, UblkServer, UblkSpec};

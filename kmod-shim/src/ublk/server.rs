@@ -17,10 +17,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// Requests in flight.
-const DEPTH: u16 = 64;
-/// Longest read or write, in bytes.
-const MAX_IO: u32 = 512 << 10;
+/// Requests in flight of a device that is made.
+pub const DEPTH: u16 = 64;
+/// Longest read or write of a device that is made, in bytes.
+pub const MAX_IO: u32 = 512 << 10;
 const SECTOR: u64 = 512;
 
 /// Which device to serve.

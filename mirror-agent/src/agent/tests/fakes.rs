@@ -11,6 +11,7 @@ use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::status::{Color, LinkStatus, MirrorStatus, Phase, SideStatus};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 /// Both sides in sync, inactive, in session, seen from `local`.
@@ -73,6 +74,8 @@ pub(crate) struct Fake {
     pub(crate) blank: Mutex<bool>,
     /// The device would outlive the agent.
     pub(crate) stays: Mutex<bool>,
+    /// How long a suspension takes.
+    pub(crate) suspends_for: Mutex<Duration>,
     /// The mirror is found active on the device of an earlier agent.
     pub(crate) resumed: Mutex<bool>,
     pub(crate) events: mpsc::Sender<DriverEvent>,
@@ -97,6 +100,7 @@ impl Fake {
             fsck_due: Mutex::default(),
             blank: Mutex::default(),
             stays: Mutex::default(),
+            suspends_for: Mutex::default(),
             resumed: Mutex::default(),
             events,
             receiver: Mutex::new(Some(receiver)),
@@ -159,8 +163,18 @@ impl Fake {
 
 impl MirrorHandle for Fake {
     fn command(&self, command: Command) -> Answer<Result<Done, Refusal>> {
-        self.journal.note(format!("{command:?}"));
-        Self::ready(self.apply(command))
+        let what = format!("{command:?}");
+        self.journal.note(what.as_str());
+        let result = self.apply(command);
+        if what != "Suspend" {
+            return Self::ready(result);
+        }
+        let (journal, time) = (self.journal.clone(), *self.suspends_for.lock().expect("lock"));
+        Box::pin(async move {
+            tokio::time::sleep(time).await;
+            journal.note("suspended");
+            result
+        })
     }
 
     fn status(&self) -> Answer<Option<MirrorStatus>> {
