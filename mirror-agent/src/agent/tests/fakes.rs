@@ -80,6 +80,8 @@ pub(crate) struct Fake {
     pub(crate) resumed: Mutex<bool>,
     pub(crate) events: mpsc::Sender<DriverEvent>,
     receiver: Mutex<Option<mpsc::Receiver<DriverEvent>>>,
+    /// How long its last question waits for an answer.
+    pub(crate) asked_for: Mutex<Duration>,
     /// What the other agent answers; `None` = it cannot be reached.
     pub(crate) peer: Mutex<Option<PeerAnswer>>,
 }
@@ -104,6 +106,7 @@ impl Fake {
             resumed: Mutex::default(),
             events,
             receiver: Mutex::new(Some(receiver)),
+            asked_for: Mutex::default(),
             peer: Mutex::default(),
         })
     }
@@ -261,7 +264,12 @@ impl Power for Fake {
 pub(crate) struct FakePeer(pub(crate) Arc<Fake>);
 
 impl Peer for FakePeer {
-    fn ask(&self, request: PeerRequest) -> Answer<Result<PeerAnswer, PeerError>> {
+    fn ask_within(
+        &self,
+        request: PeerRequest,
+        limit: Duration,
+    ) -> Answer<Result<PeerAnswer, PeerError>> {
+        *self.0.asked_for.lock().expect("lock") = limit;
         self.0.journal.note(format!("peer: {request:?}"));
         let answer = self.0.peer.lock().expect("lock").clone();
         Fake::ready(answer.ok_or_else(|| PeerError::Unreachable("cut".to_owned())))
