@@ -92,7 +92,8 @@ pub enum RequestError {
 pub enum Event {
     /// The front end hands over a request.
     Request(Request),
-    /// An operation on the data partition ended; reads carry their bytes.
+    /// An operation on the data partition ended; reads carry their bytes, unless these were put where
+    /// a request wants them ([`Mirror::read_for`](crate::mirror::Mirror::read_for)).
     DataDone {
         /// The operation.
         io: IoId,

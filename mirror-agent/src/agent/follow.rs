@@ -139,6 +139,7 @@ async fn watch_peer(agent: Arc<Agent>, mirror: Arc<Managed>) {
         if mirror.in_session().await {
             mirror.peer.forget();
         } else {
+            mirror.peer.asking();
             mirror.peer.set(ask_for_view(&agent, &mirror.config.name).await);
         }
         sleep(PAUSE).await;

@@ -21,7 +21,7 @@ use mirror_core::status::{LinkStatus, MirrorStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::time::timeout;
 
 /// A request waits this long for an activation or deactivation under way, mkfs included.
@@ -39,6 +39,26 @@ pub(super) struct How {
     pub(super) peer_seen_active: Option<bool>,
     /// Make the file system first.
     pub(super) make_fs: bool,
+}
+
+/// Lets those who have a copy of it pass when the last one has come, or has gone away.
+#[derive(Clone)]
+pub(super) struct Gate {
+    all: Arc<watch::Sender<()>>,
+    coming: watch::Receiver<()>,
+}
+
+impl Gate {
+    pub(super) fn new() -> Self {
+        let (all, coming) = watch::channel(());
+        Self { all: Arc::new(all), coming }
+    }
+
+    /// Comes, and waits for the others.
+    async fn pass(self) {
+        drop(self.coming);
+        self.all.closed().await;
+    }
 }
 
 /// The steps that are up, or may be.
@@ -425,8 +445,8 @@ impl Managed {
     }
 
     /// Ends, and leaves the device to the next agent, where there is one that stays. Otherwise as
-    /// [`stop`](Self::stop).
-    pub(super) async fn suspend(&self) -> Step<()> {
+    /// [`stop`](Self::stop). No device is left before all that have the `gate` are ready for it.
+    pub(super) async fn suspend(&self, gate: Gate) -> Step<()> {
         let mut stage = self.stage.lock().await;
         if !stage.device || !self.host.would_stay().await {
             let stopped = self.shut_down(&mut stage).await;
@@ -434,6 +454,7 @@ impl Managed {
             return stopped;
         }
         let suspended = timeout(SUSPEND_LIMIT, self.driver.command(Command::Suspend)).await;
+        gate.pass().await;
         self.driver.leave().await;
         self.events.log(Event::driver(driver::LEFT, self.config.nmp, &[]));
         match suspended {

@@ -73,7 +73,7 @@ impl Agent {
     /// What the other agent says is asked for by whoever has the mirror already: while waiting for
     /// that, it could become old enough for both servers to be activated.
     async fn informed(&self, mirror: &Managed, how: How) -> Result<How, Refused> {
-        let peer_seen_active = self.peer_seen_active(mirror).await;
+        let peer_seen_active = self.peer_seen_active(mirror, mirror.peer.patience()).await;
         if self.stopping.load(Ordering::SeqCst) {
             return Err(mirror.stopping());
         }

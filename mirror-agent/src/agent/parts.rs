@@ -4,7 +4,7 @@
 use crate::config::{Config, MirrorConfig};
 use crate::ctl::Answer;
 use crate::messages::MdCode;
-use crate::peer::{PeerAnswer, PeerError, PeerLink, PeerRequest};
+use crate::peer::{ASK_LIMIT, PeerAnswer, PeerError, PeerLink, PeerRequest};
 use crate::secret::Secret;
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::Notice;
@@ -13,6 +13,7 @@ use mirror_core::units::SessionNo;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// A step of activation or deactivation failed.
@@ -148,12 +149,25 @@ pub trait Plant: Send + Sync + 'static {
 /// The way to the other agent.
 pub trait Peer: Send + Sync + 'static {
     /// Asks, within the link's time limit.
-    fn ask(&self, request: PeerRequest) -> Answer<Result<PeerAnswer, PeerError>>;
+    fn ask(&self, request: PeerRequest) -> Answer<Result<PeerAnswer, PeerError>> {
+        self.ask_within(request, ASK_LIMIT)
+    }
+
+    /// Asks, within this time limit.
+    fn ask_within(
+        &self,
+        request: PeerRequest,
+        limit: Duration,
+    ) -> Answer<Result<PeerAnswer, PeerError>>;
 }
 
 impl Peer for Arc<PeerLink> {
-    fn ask(&self, request: PeerRequest) -> Answer<Result<PeerAnswer, PeerError>> {
+    fn ask_within(
+        &self,
+        request: PeerRequest,
+        limit: Duration,
+    ) -> Answer<Result<PeerAnswer, PeerError>> {
         let link = Self::clone(self);
-        Box::pin(async move { PeerLink::ask(&link, &request).await })
+        Box::pin(async move { link.ask_for(&request, limit).await })
     }
 }

@@ -5,10 +5,11 @@ use super::{Agent, Entry, report};
 use crate::ctl::{Answer, Refused, Request, Response, Service, Story};
 use crate::messages::{Event, MdCode, Operation, later};
 use crate::monitor::Monitored;
-use crate::peer::{PeerAnswer, PeerError, PeerRequest, PeerService};
+use crate::peer::{ASK_LIMIT, PeerAnswer, PeerError, PeerRequest, PeerService};
 use mirror_core::command::{Command, Done};
 use mirror_core::units::SessionNo;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The agent as the tools see it.
 pub(super) struct Control(pub(super) Arc<Agent>);
@@ -167,12 +168,12 @@ impl Agent {
 
     /// What the other agent says about serving the mirror; not asked while the mirror connect
     /// works, which knows it better.
-    pub(super) async fn peer_seen_active(&self, mirror: &Managed) -> Option<bool> {
+    pub(super) async fn peer_seen_active(&self, mirror: &Managed, limit: Duration) -> Option<bool> {
         if mirror.in_session().await {
             return None;
         }
         let request = PeerRequest::IsActive { mirror: mirror.config.name.clone() };
-        match self.peer.ask(request).await {
+        match self.peer.ask_within(request, limit).await {
             Ok(PeerAnswer::Active(active)) => Some(active),
             _ => None,
         }
@@ -196,7 +197,7 @@ impl Agent {
     }
 
     async fn force_here(&self, mirror: &Managed) -> Result<Response, Refused> {
-        let peer_seen_active = self.peer_seen_active(mirror).await;
+        let peer_seen_active = self.peer_seen_active(mirror, ASK_LIMIT).await;
         let done = mirror.command(Operation::Force, Command::Force { peer_seen_active }).await?;
         mirror.history.note("an operator declared this server's data to be the latest", None);
         mirror.note_forced(done == Done::ForcedWithCopy);

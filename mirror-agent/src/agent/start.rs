@@ -1,7 +1,7 @@
 //! Start-up and shutdown of the agent.
 
 use super::emergency::Emergency;
-use super::managed::Managed;
+use super::managed::{Gate, Managed};
 use super::notify::notify;
 use super::parts::{DriverEvent, Opened, Plant, Step, StepError};
 use super::service::{Control, FromPeer};
@@ -209,15 +209,18 @@ impl Running {
     /// Gives whether all of them stopped cleanly.
     async fn stop_all(&self, mirrors: Vec<Arc<Managed>>, end: End) -> bool {
         let mut stopping = JoinSet::new();
+        let gate = Gate::new();
         for mirror in mirrors {
+            let gate = gate.clone();
             stopping.spawn(async move {
                 let stopped = match end {
                     End::Stop => mirror.stop().await,
-                    End::Suspend => mirror.suspend().await,
+                    End::Suspend => mirror.suspend(gate).await,
                 };
                 (mirror.config.name.clone(), stopped)
             });
         }
+        drop(gate);
         let mut clean = true;
         while let Some(ended) = stopping.join_next().await {
             if !stopped_well(ended.map_err(io::Error::from)) {

@@ -7,7 +7,7 @@ use super::Cx;
 use super::partition::Partition;
 use kmod_shim::sys::{Completion, Ended, Op, Slots};
 use mirror_core::buf::{Buf, BufMut};
-use mirror_core::io::{DataOp, Event, IoFailure, IoId};
+use mirror_core::io::{DataOp, Event, IoFailure, IoId, RequestId};
 use mirror_core::units::{Extent, MAX_EXTENT_BYTES, Millis};
 use nix::libc;
 use std::collections::{HashMap, VecDeque};
@@ -33,6 +33,15 @@ enum Method {
     Write,
 }
 
+/// Memory of a request, for the bytes that are read for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lent {
+    /// Whose it is.
+    pub(super) request: RequestId,
+    /// Its index in the ring.
+    pub(super) place: u16,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Read,
@@ -47,6 +56,7 @@ struct Job {
     extent: Extent,
     step: Step,
     repeats: u8,
+    lent: Option<RequestId>,
 }
 
 struct Open {
@@ -64,6 +74,8 @@ pub(super) struct Disk {
     /// until they come to the front.
     limits: VecDeque<(Millis, IoId)>,
     limit_ms: u64,
+    /// Requests whose memory is not used any more.
+    returned: Vec<RequestId>,
     /// What the partition turned out not to have.
     no_punch: bool,
     no_zero_range: bool,
@@ -87,22 +99,29 @@ impl Disk {
             open: HashMap::new(),
             limits: VecDeque::new(),
             limit_ms,
+            returned: Vec::new(),
             no_punch: false,
             no_zero_range: false,
             zeros: None,
         }
     }
 
-    /// Starts an operation of the core.
-    pub(super) fn start(&mut self, (io, op, extent): (IoId, DataOp, Extent), cx: &mut Cx<'_>) {
+    /// Starts an operation of the core; what a read brings goes to `lent`, if there is that.
+    pub(super) fn start(
+        &mut self,
+        (io, op, extent): (IoId, DataOp, Extent),
+        lent: Option<Lent>,
+        cx: &mut Cx<'_>,
+    ) {
         self.open.insert(io, Open { late: false });
         self.limits.push_back((cx.now.plus(self.limit_ms), io));
+        let mut job =
+            Job { io, extent, step: Step::Sync, repeats: 0, lent: lent.map(|l| l.request) };
         if !self.is_sound(&op, extent) {
-            return self.end(io, Err(libc::EINVAL), cx);
+            return self.end(job, Err(libc::EINVAL), cx);
         }
-        let mut job = Job { io, extent, step: Step::Sync, repeats: 0 };
         let op = match op {
-            DataOp::Read => self.read(&mut job),
+            DataOp::Read => self.read(&mut job, lent.map(|l| l.place)),
             DataOp::Write { data, durable } => self.write(&mut job, data, durable),
             DataOp::Zero { unmap, durable } => {
                 let method = if unmap { Method::Punch } else { Method::ZeroRange };
@@ -122,8 +141,16 @@ impl Disk {
                 let job = Job { repeats: job.repeats + 1, ..job };
                 self.slots.submit(op, job, cx.ring);
             }
+            Err(errno) if matches!(op, Op::ReadStraight { .. }) && errno != libc::EIO => {
+                self.read_again(job, cx);
+            }
             Err(errno) => self.refused(job, errno, cx),
         }
+    }
+
+    /// The requests whose memory is not used any more, since this was asked last.
+    pub(super) fn take_returned(&mut self) -> Vec<RequestId> {
+        std::mem::take(&mut self.returned)
     }
 
     /// Gives up what is over its time limit.
@@ -171,11 +198,22 @@ impl Disk {
             && extent.offset.checked_add(extent.len).is_some_and(|e| e <= self.partition.size())
     }
 
-    fn read(&self, job: &mut Job) -> Op {
+    fn read(&self, job: &mut Job, place: Option<u16>) -> Op {
         job.step = Step::Read;
         let len = usize::try_from(job.extent.len).expect("at most 1 MiB");
-        let (file, offset) = (self.partition.file(), job.extent.offset);
-        Op::Read { file, offset, buf: BufMut::zeroed(len), range: 0..len }
+        let (file, offset, range) = (self.partition.file(), job.extent.offset, 0..len);
+        match place {
+            Some(place) => Op::ReadStraight { file, offset, place, range },
+            None => Op::Read { file, offset, buf: BufMut::zeroed(len), range },
+        }
+    }
+
+    /// The partition does not read straight into a request's memory, as that is not aligned for it:
+    /// once more into memory of this program.
+    fn read_again(&mut self, mut job: Job, cx: &mut Cx<'_>) {
+        self.returned.extend(job.lent.take());
+        let op = self.read(&mut job, None);
+        self.submit(op, job, cx);
     }
 
     fn write(&self, job: &mut Job, data: Buf, durable: bool) -> Op {
@@ -202,13 +240,20 @@ impl Disk {
     /// A part of an operation succeeded with `count`.
     fn go_on(&mut self, mut job: Job, op: Op, count: usize, cx: &mut Cx<'_>) {
         let next = match (job.step, op) {
-            (Step::Sync, _) => return self.end(job.io, Ok(None), cx),
+            (Step::Sync, _) => return self.end(job, Ok(None), cx),
             (_, Op::Read { file, offset, buf, range }) => {
                 if count == range.len() {
-                    return self.end(job.io, Ok(Some(buf.freeze())), cx);
+                    return self.end(job, Ok(Some(buf.freeze())), cx);
                 }
                 let (offset, range) = (offset + count as u64, range.start + count..range.end);
                 Op::Read { file, offset, buf, range }
+            }
+            (_, Op::ReadStraight { file, offset, place, range }) => {
+                if count == range.len() {
+                    return self.end(job, Ok(None), cx);
+                }
+                let (offset, range) = (offset + count as u64, range.start + count..range.end);
+                Op::ReadStraight { file, offset, place, range }
             }
             (_, Op::Write { file, offset, buf, range, durable }) if count < range.len() => {
                 let (offset, range) = (offset + count as u64, range.start + count..range.end);
@@ -218,7 +263,7 @@ impl Disk {
                 let done = range.end as u64;
                 job.extent = Extent::new(job.extent.offset + done, job.extent.len - done);
                 if job.extent.len == 0 {
-                    return self.end(job.io, Ok(None), cx);
+                    return self.end(job, Ok(None), cx);
                 }
                 self.zero(&mut job, Method::Write, durable)
             }
@@ -226,10 +271,10 @@ impl Disk {
                 job.step = Step::Sync;
                 Op::Sync { file }
             }
-            _ => return self.end(job.io, Ok(None), cx),
+            _ => return self.end(job, Ok(None), cx),
         };
-        if count == 0 && matches!(next, Op::Read { .. } | Op::Write { .. }) {
-            return self.end(job.io, Err(libc::EIO), cx); // the end of the partition
+        if count == 0 && !matches!(next, Op::Zero { .. } | Op::Sync { .. }) {
+            return self.end(job, Err(libc::EIO), cx); // the end of the partition
         }
         self.submit(next, job, cx);
     }
@@ -246,7 +291,7 @@ impl Disk {
                 let op = self.zero(&mut job, next, durable);
                 self.submit(op, job, cx);
             }
-            _ => self.end(job.io, Err(errno), cx),
+            _ => self.end(job, Err(errno), cx),
         }
     }
 
@@ -258,9 +303,10 @@ impl Disk {
         }
     }
 
-    fn end(&mut self, io: IoId, result: Result<Option<Buf>, i32>, cx: &mut Cx<'_>) {
-        self.open.remove(&io);
-        cx.out.push_back(self.event(io, result.map_err(IoFailure::Errno)));
+    fn end(&mut self, job: Job, result: Result<Option<Buf>, i32>, cx: &mut Cx<'_>) {
+        self.open.remove(&job.io);
+        self.returned.extend(job.lent);
+        cx.out.push_back(self.event(job.io, result.map_err(IoFailure::Errno)));
     }
 
     fn event(&self, io: IoId, result: Result<Option<Buf>, IoFailure>) -> Event {
@@ -290,7 +336,7 @@ impl Disk {
 impl Disk {
     fn submit(&mut self, op: Op, job: Job, cx: &mut Cx<'_>) {
         let kind = match op {
-            Op::Read { .. } => Kind::Read,
+            Op::Read { .. } | Op::ReadStraight { .. } => Kind::Read,
             Op::Sync { .. } => Kind::Flush,
             _ => Kind::Write,
         };
@@ -298,7 +344,7 @@ impl Disk {
             None => {
                 self.slots.submit(op, job, cx.ring);
             }
-            Some(Fault::Fail) => self.end(job.io, Err(libc::EIO), cx),
+            Some(Fault::Fail) => self.end(job, Err(libc::EIO), cx),
             Some(Fault::Delay(ms)) => self.delayed.push((cx.now.plus(ms), op, job)),
         }
     }

@@ -1,7 +1,7 @@
 //! The loop itself: wait for the ring, turn completions into events, hand them to the machine,
 //! carry out its actions.
 
-use super::disk::{Disk, Role};
+use super::disk::{Disk, Lent, Role};
 use super::net::Net;
 use super::{Cx, DriverConfig, FrontEndSpec, Machine, Order, Report, memory, now};
 use kmod_shim::front::FrontEnd;
@@ -10,7 +10,9 @@ use kmod_shim::sys::{Completion, Fd, Op, Owner, Ring, Slots, Submitter};
 use kmod_shim::ublk::UblkServer;
 use mirror_core::buf::{Buf, BufMut};
 use mirror_core::command::{Command, Done, Refusal};
-use mirror_core::io::{Action, CommandId, DataOp, Event, Notice, Request, RequestError, RequestId};
+use mirror_core::io::{
+    Action, CommandId, DataOp, Event, IoId, Notice, Request, RequestError, RequestId,
+};
 use mirror_core::units::{Extent, Millis, Now};
 use nix::sys::eventfd::EventFd;
 use std::collections::{HashMap, VecDeque};
@@ -154,7 +156,10 @@ impl<M: Machine> EventLoop<M> {
 
     fn complete(&mut self, owner: Owner, cqe: Completion) {
         match owner {
-            Owner::DATA => self.data_do(|disk, cx| disk.on_cqe(&cqe, cx)),
+            Owner::DATA => {
+                self.data_do(|disk, cx| disk.on_cqe(&cqe, cx));
+                self.give_back();
+            }
             Owner::META => self.cluster_do(|disk, cx| disk.on_cqe(&cqe, cx)),
             Owner::NET => self.net_do(|net, cx| net.on_cqe(&cqe, cx)),
             Owner::FRONT_END => {
@@ -192,12 +197,14 @@ impl<M: Machine> EventLoop<M> {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Data { io, op, extent } => {
-                self.data_do(|disk, cx| disk.start((io, op, extent), cx));
+                let lent = self.lend((io, &op));
+                self.data_do(|disk, cx| disk.start((io, op, extent), lent, cx));
+                self.give_back();
             }
             Action::Meta { io, offset, bytes } => {
                 let extent = Extent::new(offset, bytes.len() as u64);
                 let op = DataOp::Write { data: bytes, durable: true };
-                self.cluster_do(|disk, cx| disk.start((io, op, extent), cx));
+                self.cluster_do(|disk, cx| disk.start((io, op, extent), None, cx));
             }
             Action::Complete { id, result } => self.answer(id, result),
             Action::Send { conn, frame } => self.net_do(|net, cx| net.send(conn, &frame, cx)),
@@ -219,6 +226,23 @@ impl<M: Machine> EventLoop<M> {
                 self.owe(Report::Notice(notice));
             }
             Action::Notice(notice) => self.report(notice),
+        }
+    }
+
+    /// The memory of the request that a read is for, if the bytes can go straight there.
+    fn lend(&mut self, (io, op): (IoId, &DataOp)) -> Option<Lent> {
+        if *op != DataOp::Read {
+            return None;
+        }
+        let request = self.machine.read_for(io)?;
+        let place = self.front.as_mut()?.end.lend(request)?;
+        Some(Lent { request, place })
+    }
+
+    /// Gives back the memory of requests that no read uses any more.
+    fn give_back(&mut self) {
+        for request in self.data.take_returned() {
+            self.front_do(|end, ring, _| end.given_back(request, ring));
         }
     }
 

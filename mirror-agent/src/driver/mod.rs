@@ -21,7 +21,7 @@ use kmod_shim::nbd::Export;
 use kmod_shim::sys::Submitter;
 use kmod_shim::ublk::UblkSpec;
 use mirror_core::command::{Command, Done, Refusal};
-use mirror_core::io::{Action, Event, Notice};
+use mirror_core::io::{Action, Event, IoId, Notice, RequestId};
 use mirror_core::mirror::Mirror;
 use mirror_core::status::{Marked, MirrorStatus};
 use mirror_core::units::{Millis, Now, SessionNo};
@@ -45,6 +45,12 @@ pub trait Machine: Send + 'static {
     fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Action>);
     /// When [`Event::Timer`] is due next.
     fn deadline(&self) -> Option<Millis>;
+    /// The request that a disk read is for, if its bytes go nowhere else: they may be put straight
+    /// there, and the read be answered without them.
+    fn read_for(&self, io: IoId) -> Option<RequestId> {
+        let _ = io; // only a mirror says
+        None
+    }
     /// What it shows of itself.
     fn status(&self, now: Now) -> MirrorStatus;
     /// Where it has what the peer may lack, at most `limit` ranges by name.
@@ -61,6 +67,10 @@ impl Machine for Mirror {
 
     fn deadline(&self) -> Option<Millis> {
         Mirror::deadline(self)
+    }
+
+    fn read_for(&self, io: IoId) -> Option<RequestId> {
+        Mirror::read_for(self, io)
     }
 
     fn status(&self, now: Now) -> MirrorStatus {

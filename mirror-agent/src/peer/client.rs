@@ -72,7 +72,19 @@ impl PeerLink {
     /// # Errors
     /// See [`PeerError`].
     pub async fn ask(&self, request: &PeerRequest) -> Result<PeerAnswer, PeerError> {
-        let end = Instant::now() + self.limit;
+        self.ask_for(request, self.limit).await
+    }
+
+    /// As [`PeerLink::ask`], with this time limit.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub async fn ask_for(
+        &self,
+        request: &PeerRequest,
+        limit: Duration,
+    ) -> Result<PeerAnswer, PeerError> {
+        let end = Instant::now() + limit;
         let count = self.pairs.len();
         let first = self.good.load(Ordering::Relaxed);
         let mut reasons = Vec::new();

@@ -57,17 +57,17 @@ impl Drop for Attached {
 }
 
 impl Host {
-    /// The host's part of `mirror`; the receiver tells when its block device ends by itself. A
-    /// device that an earlier agent has left is served whatever the configuration says.
+    /// The host's part of `mirror`, carried by `kind`; the receiver tells when its block device ends by
+    /// itself.
     pub(super) fn new(
         config: &Config,
         mirror: &MirrorConfig,
         (runner, events): (&Runner, EventLog),
-        left: &Left,
+        (left, kind): (&Left, CarrierKind),
     ) -> (Self, mpsc::Receiver<String>) {
         let (ended, receiver) = mpsc::channel(1);
         let runner = runner.clone();
-        let carrier_config = carrier_config(config, mirror, left.kind());
+        let carrier_config = carrier_config(config, mirror, kind);
         let socket = socket_path(&config.agent.run_dir, &mirror.name);
         let ublk = ublk_settings(config);
         let serving = match carrier_config.kind {
@@ -302,15 +302,14 @@ pub(super) fn event_of(event: &FsEvent, device: &str) -> Event {
 
 pub(super) fn ublk_settings(config: &Config) -> ublk::Settings {
     let agent = &config.agent;
-    ublk::Settings { run_dir: agent.run_dir.clone(), patience: agent.agent_timeout }
+    ublk::Settings {
+        run_dir: agent.run_dir.clone(),
+        config: config.file.clone(),
+        patience: agent.agent_timeout,
+    }
 }
 
-fn carrier_config(
-    config: &Config,
-    mirror: &MirrorConfig,
-    survived: Option<CarrierKind>,
-) -> CarrierConfig {
-    let kind = survived.unwrap_or_else(|| carrier_kind(mirror));
+fn carrier_config(config: &Config, mirror: &MirrorConfig, kind: CarrierKind) -> CarrierConfig {
     CarrierConfig {
         kind,
         device_dir: config.agent.device_dir.clone(),
@@ -319,8 +318,8 @@ fn carrier_config(
     }
 }
 
-/// What carries the mirror; `auto` is decided here, and said.
-fn carrier_kind(mirror: &MirrorConfig) -> CarrierKind {
+/// What carries the mirror; `auto` is decided here, and said. Asks drivers, which may take their time.
+pub(super) fn carrier_kind(mirror: &MirrorConfig) -> CarrierKind {
     let choice = offers::gather().choose(offers::named(mirror.front_end));
     let (name, way) = (&mirror.name, choice.way.name());
     if choice.works {

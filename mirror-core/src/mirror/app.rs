@@ -11,7 +11,7 @@ use super::link::Link;
 use super::standby::Reach;
 use super::{Mirror, Owner};
 use crate::buf::Buf;
-use crate::io::{Action, DataOp, IoFailure, Request, RequestError, RequestId, RequestOp};
+use crate::io::{Action, DataOp, IoFailure, IoId, Request, RequestError, RequestId, RequestOp};
 use crate::ranges;
 use crate::rules::{Rule, holds};
 use crate::units::{Extent, Millis};
@@ -244,6 +244,19 @@ impl Mirror {
             self.op_granted(token);
         }
         true
+    }
+
+    /// The request that the disk read `io` is for; its bytes go nowhere else.
+    ///
+    /// Whoever carries the read out may put them where the request wants them, and answer it with
+    /// success and no bytes: the request is completed in the same way then.
+    #[must_use]
+    pub fn read_for(&self, io: IoId) -> Option<RequestId> {
+        let Some(Owner::Op(token)) = self.ios.get(&io) else { return None };
+        match self.app.ops.get(token) {
+            Some(Op { what: What::Read, origin: Origin::Request(id), .. }) => Some(*id),
+            _ => None,
+        }
     }
 
     /// The operation has its range.

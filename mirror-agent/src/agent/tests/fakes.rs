@@ -11,6 +11,7 @@ use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::status::{Color, LinkStatus, MirrorStatus, Phase, SideStatus};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 /// Both sides in sync, inactive, in session, seen from `local`.
@@ -73,10 +74,14 @@ pub(crate) struct Fake {
     pub(crate) blank: Mutex<bool>,
     /// The device would outlive the agent.
     pub(crate) stays: Mutex<bool>,
+    /// How long a suspension takes.
+    pub(crate) suspends_for: Mutex<Duration>,
     /// The mirror is found active on the device of an earlier agent.
     pub(crate) resumed: Mutex<bool>,
     pub(crate) events: mpsc::Sender<DriverEvent>,
     receiver: Mutex<Option<mpsc::Receiver<DriverEvent>>>,
+    /// How long its last question waits for an answer.
+    pub(crate) asked_for: Mutex<Duration>,
     /// What the other agent answers; `None` = it cannot be reached.
     pub(crate) peer: Mutex<Option<PeerAnswer>>,
 }
@@ -97,9 +102,11 @@ impl Fake {
             fsck_due: Mutex::default(),
             blank: Mutex::default(),
             stays: Mutex::default(),
+            suspends_for: Mutex::default(),
             resumed: Mutex::default(),
             events,
             receiver: Mutex::new(Some(receiver)),
+            asked_for: Mutex::default(),
             peer: Mutex::default(),
         })
     }
@@ -159,8 +166,18 @@ impl Fake {
 
 impl MirrorHandle for Fake {
     fn command(&self, command: Command) -> Answer<Result<Done, Refusal>> {
-        self.journal.note(format!("{command:?}"));
-        Self::ready(self.apply(command))
+        let what = format!("{command:?}");
+        self.journal.note(what.as_str());
+        let result = self.apply(command);
+        if what != "Suspend" {
+            return Self::ready(result);
+        }
+        let (journal, time) = (self.journal.clone(), *self.suspends_for.lock().expect("lock"));
+        Box::pin(async move {
+            tokio::time::sleep(time).await;
+            journal.note("suspended");
+            result
+        })
     }
 
     fn status(&self) -> Answer<Option<MirrorStatus>> {
@@ -247,7 +264,12 @@ impl Power for Fake {
 pub(crate) struct FakePeer(pub(crate) Arc<Fake>);
 
 impl Peer for FakePeer {
-    fn ask(&self, request: PeerRequest) -> Answer<Result<PeerAnswer, PeerError>> {
+    fn ask_within(
+        &self,
+        request: PeerRequest,
+        limit: Duration,
+    ) -> Answer<Result<PeerAnswer, PeerError>> {
+        *self.0.asked_for.lock().expect("lock") = limit;
         self.0.journal.note(format!("peer: {request:?}"));
         let answer = self.0.peer.lock().expect("lock").clone();
         Fake::ready(answer.ok_or_else(|| PeerError::Unreachable("cut".to_owned())))
