@@ -365,6 +365,15 @@ impl Mirror {
         record.peer_active = theirs.active || (target && record.peer_active);
         let both = theirs.record.known_activation.max(theirs.record.activation);
         record.known_activation = record.known_activation.max(record.activation).max(both);
+        let (mine, others) = (record.activation, theirs.record.activation);
+        if (self.active && mine < others) || (theirs.active && others < mine) {
+            // The other one was activated apart, and is none of it any more: the numbers are to say
+            // which of the two was active last.
+            record.known_activation = record.known_activation.next();
+            if self.active {
+                record.activation = record.known_activation;
+            }
+        }
         match verdict.outcome {
             Outcome::InSync => self.record_in_sync(),
             Outcome::Copy { source, mode } if source == self.side => {

@@ -61,6 +61,8 @@ pub(super) struct Copying {
     in_flight: BTreeMap<u64, Extent>,
     since_flush: u64,
     flushing: bool,
+    /// Settling: how often it was stopped without the target having recorded that.
+    unnoted: u32,
     pub(super) copied: u64,
     pub(super) total: u64,
     pub(super) started: Millis,
@@ -75,6 +77,7 @@ impl Copying {
             in_flight: BTreeMap::new(),
             since_flush: 0,
             flushing: false,
+            unnoted: 0,
             copied: 0,
             total: 0,
             started: Millis(0),
@@ -98,6 +101,11 @@ impl Copying {
     /// Copying, or finishing to.
     pub(super) fn is_running(&self) -> bool {
         !matches!(self.step, Step::Stopped)
+    }
+
+    /// The target may still take itself for whole, or become it.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.is_running() || self.unnoted > 0
     }
 
     /// Copies are in flight.
@@ -205,6 +213,10 @@ impl Mirror {
             s.copying.as_ref().is_some_and(|c| c.mode == Mode::Settle { complete: true })
         });
         let Some(copying) = self.copying_mut() else { return };
+        if copying.unnoted > 0 {
+            copying.unnoted -= 1;
+            return;
+        }
         if copying.step != Step::AwaitReady {
             self.protocol_error("ready for a copy that was not announced");
             return;
@@ -430,6 +442,8 @@ impl Mirror {
             return;
         }
         copying.step = Step::Stopped;
+        let settles = copying.mode == Mode::Settle { complete: true };
+        copying.unnoted += u32::from(settles && holds(Rule::StoppedBehind));
         let kind = copying.kind();
         self.send(Message::CopyStop);
         self.notice(Notice::RecoveryAborted { kind, source: true, reason });

@@ -22,6 +22,8 @@ pub(super) enum Then {
     /// What is owed is recorded: the verdict may be told.
     Owed(ConnId),
     CopyReady(ConnId),
+    /// The target of a settling that has stopped is recorded as behind.
+    StopNoted(ConnId),
     Adopt(ConnId),
     Adopted(ConnId),
     CopyDone(ConnId),

@@ -302,6 +302,7 @@ impl Mirror {
             Then::Open(conn) if self.is_current(conn) => self.send_opened(),
             Then::Owed(conn) if self.is_current(conn) => self.send_verdict(),
             Then::CopyReady(conn) if self.is_current(conn) => self.send_copy_ready(),
+            Then::StopNoted(conn) if self.is_current(conn) => self.send(Message::CopyReady),
             Then::Adopt(conn) if self.is_current(conn) => self.send_adopt(),
             Then::Adopted(conn) if self.is_current(conn) => self.send_adopted(),
             Then::CopyDone(conn) if self.is_current(conn) => self.end_copy(),
@@ -320,6 +321,7 @@ impl Mirror {
             | Then::Open(_)
             | Then::Owed(_)
             | Then::CopyReady(_)
+            | Then::StopNoted(_)
             | Then::Adopt(_)
             | Then::Adopted(_)
             | Then::CopyDone(_)

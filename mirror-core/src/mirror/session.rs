@@ -120,7 +120,7 @@ impl Mirror {
     pub(super) fn session_ended(&mut self, session: &Session) {
         // A source has the latest data whatever becomes of the copy.
         let in_sync = session.role != Role::Target
-            || session.target.as_ref().is_some_and(Target::is_complete);
+            || session.target.as_ref().is_some_and(Target::stayed_complete);
         self.loss = Some(Loss { in_sync, active: self.active });
         self.hot.session_ended();
         self.cool = super::app::Cool::default();

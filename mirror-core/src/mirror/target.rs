@@ -42,8 +42,8 @@ impl Target {
         matches!(self.step, Step::Ready | Step::Adopting)
     }
 
-    /// It has all that was acknowledged: settled without having been half copied, or told to adopt.
-    pub(super) fn is_complete(&self) -> bool {
+    /// It is being settled without ever having been half copied.
+    pub(super) fn stayed_complete(&self) -> bool {
         self.complete
     }
 
@@ -185,9 +185,6 @@ impl Mirror {
         self.record_in_sync();
         // Everything that was ever acknowledged is here, whether the end of the copy is heard of or not.
         self.uninterrupted = true;
-        if let Some(target) = self.session_mut().and_then(|s| s.target.as_mut()) {
-            target.complete = true;
-        }
         self.meta.persist_then(Then::Adopted(conn));
     }
 
@@ -209,6 +206,18 @@ impl Mirror {
         self.notice(Notice::RecoveryAborted { kind, source: false, reason });
     }
 
+    /// From here on the source may show what this side lacks, as soon as it hears that this side knows:
+    /// a side that stayed complete until now could be activated when contact is lost.
+    fn note_stop(&mut self) {
+        let conn = self.current();
+        let Some(target) = self.session_mut().and_then(|s| s.target.as_mut()) else { return };
+        let settles = target.mode == Mode::Settle { complete: true } && target.step == Step::Ready;
+        let Some(conn) = conn.filter(|_| settles && holds(Rule::StoppedBehind)) else { return };
+        target.complete = false;
+        self.meta.record.behind = true;
+        self.meta.persist_then(Then::StopNoted(conn));
+    }
+
     /// The other end stopped the copying: the operator's word on either side counts.
     pub(super) fn on_copy_stop(&mut self) {
         self.cancelled = true;
@@ -218,6 +227,7 @@ impl Mirror {
             let kind = kind_of(target.mode);
             let reason = "stopped at the source";
             self.notice(Notice::RecoveryAborted { kind, source: false, reason });
+            self.note_stop();
         } else {
             self.stop_copying("stopped by the operator of the other server");
         }

@@ -310,9 +310,24 @@ impl Mirror {
         }
     }
 
+    /// A side that restarted under an active peer may lack what its cache lost, until it is whole;
+    /// that its peer is not active any more changes nothing about it. In an agreement nothing does.
+    fn may_lack(&self) -> bool {
+        match &self.link {
+            Link::Session(session) => {
+                let whole = session.target.as_ref().is_none_or(Target::stayed_complete);
+                session.role == Role::Target && !whole
+            }
+            Link::Parked(parked) => {
+                parked.verdict.source().is_some_and(|source| source != self.side)
+            }
+            Link::Agree(_) | Link::Down { .. } => true,
+        }
+    }
+
     pub(in crate::mirror) fn on_peer_deactivated(&mut self) {
-        self.meta.record.peer_active = false;
-        if !self.link.is_agreeing() {
+        if !self.may_lack() {
+            self.meta.record.peer_active = false;
             self.meta.persist();
         }
         if let Some(session) = self.session_mut() {

@@ -218,6 +218,7 @@ impl Mirror {
             | Then::Open(_)
             | Then::Owed(_)
             | Then::CopyReady(_)
+            | Then::StopNoted(_)
             | Then::Adopt(_)
             | Then::Adopted(_)
             | Then::CopyDone(_)
