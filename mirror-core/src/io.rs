@@ -123,6 +123,11 @@ pub enum Event {
         /// The frame.
         frame: Frame,
     },
+    /// Part of a frame arrived: whoever sends it lives, however long the rest takes.
+    Heard {
+        /// The connection.
+        conn: ConnId,
+    },
     /// A connection ended, for whatever reason.
     PeerGone {
         /// The connection.

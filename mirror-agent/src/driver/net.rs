@@ -4,8 +4,8 @@
 //! Strangers are bounded: at most [`MAX_STRANGERS`] connections that have not proved who they are
 //! exist at a time, each holds a few hundred bytes and is closed after the handshake's limit.
 
-use super::Cx;
 use super::peer::{Conn, Lost, Phase};
+use super::{Cx, sys};
 use kmod_shim::sys::{Completion, Ended, Fd, Op, Slots};
 use mirror_core::io::{ConnId, Event};
 use mirror_core::units::Millis;
@@ -322,6 +322,9 @@ impl Net {
         deadline: Millis,
     ) -> io::Result<ConnId> {
         setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+        // Heartbeats on a bad line: what is lost twice in a row is not to wait longer each time.
+        // Only a hint: a kernel that does not know it works as well on good lines.
+        let _ = sys::repeat_evenly(&socket);
         let mut nonce = [0; 32];
         getrandom::fill(&mut nonce).map_err(io::Error::other)?;
         let make = if dialled { Link::dial } else { Link::accept };
@@ -387,8 +390,14 @@ impl Net {
 
     fn received(&mut self, id: ConnId, ended: Ended<Tag>, cx: &mut Cx<'_>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        let brought = ended.result.is_ok_and(|count| count > 0);
         let result = conn.received(ended.op, ended.result);
-        self.deliver(id, cx);
+        let whole = self.deliver(id, cx);
+        if let Some(conn) = self.conns.get_mut(&id).filter(|c| c.phase == Phase::Ready && brought) {
+            if conn.parts.says_alive(cx.now, whole) {
+                cx.out.push_back(Event::Heard { conn: id });
+            }
+        }
         self.settle(id, result, cx);
     }
 
@@ -402,9 +411,10 @@ impl Net {
         }
     }
 
-    /// Hands what the link has to the core.
-    fn deliver(&mut self, id: ConnId, cx: &mut Cx<'_>) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+    /// Hands what the link has to the core; gives whether there was a whole frame.
+    fn deliver(&mut self, id: ConnId, cx: &mut Cx<'_>) -> bool {
+        let Some(conn) = self.conns.get_mut(&id) else { return false };
+        let mut whole = false;
         while let Some(event) = conn.next_event() {
             match (event, conn.phase) {
                 (LinkEvent::Ready(hello), Phase::Handshake) => {
@@ -417,11 +427,13 @@ impl Net {
                     cx.out.push_back(Event::PeerReady { conn: id, dialled: conn.dialled, hello });
                 }
                 (LinkEvent::Frame(frame), Phase::Ready) => {
+                    whole = true;
                     cx.out.push_back(Event::Frame { conn: id, frame });
                 }
                 _ => {} // after its end nothing more is delivered
             }
         }
+        whole
     }
 
     fn settle(&mut self, id: ConnId, result: Result<(), Lost>, cx: &mut Cx<'_>) {

@@ -39,6 +39,19 @@ pub(super) fn file_block(file: &OwnedFd) -> Option<u32> {
         .then_some(found.stx_dio_offset_align)
 }
 
+/// Has TCP repeat what was lost at even intervals, and not at ever longer ones, as long as little is
+/// under way.
+pub(super) fn repeat_evenly(socket: &OwnedFd) -> io::Result<()> {
+    let (on, len) = (1 as libc::c_int, size_of::<libc::c_int>());
+    let len = libc::socklen_t::try_from(len).map_err(io::Error::other)?;
+    let name = libc::TCP_THIN_LINEAR_TIMEOUTS;
+    // SAFETY: the option is read from one int, which lives through the call.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, name, (&raw const on).cast(), len)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Not in the `libc` crate for this target.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
 

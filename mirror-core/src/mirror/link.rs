@@ -204,10 +204,15 @@ impl Mirror {
         self.drop_link("the other server broke the protocol");
     }
 
-    pub(super) fn on_frame(&mut self, frame: Frame) {
+    /// The other server lives.
+    pub(super) fn heard(&mut self) {
         if let Some(wire) = &mut self.wire {
             wire.heard = self.now.mono;
         }
+    }
+
+    pub(super) fn on_frame(&mut self, frame: Frame) {
+        self.heard();
         let foreign = frame.session != self.link.session_number() && !is_outside_sessions(&frame);
         if foreign && holds(Rule::SessionFrames) {
             self.protocol_error("a frame of another session");

@@ -244,6 +244,11 @@ impl Mirror {
                     self.on_frame(frame);
                 }
             }
+            Event::Heard { conn } => {
+                if self.is_current(conn) {
+                    self.heard();
+                }
+            }
             Event::PeerGone { conn } => {
                 if self.is_current(conn) {
                     self.wire = None;
