@@ -2,6 +2,7 @@
 
 mod emergency;
 pub(crate) mod fakes;
+mod figures;
 mod follow;
 mod messages;
 mod order;
