@@ -83,10 +83,11 @@ impl<M: Machine> EventLoop<M> {
         reports: mpsc::Sender<Report>,
     ) -> io::Result<Self> {
         let disk_limit_ms = u64::try_from(config.disk_limit.as_millis()).unwrap_or(u64::MAX);
+        let (now, micros) = now_and_micros();
         Ok(Self {
             ring: Ring::new()?,
-            now: now(),
-            micros: 0,
+            now,
+            micros,
             count: Count::default(),
             machine,
             data: Disk::new(Role::Data, config.data, disk_limit_ms),
