@@ -73,6 +73,7 @@ pub fn json_of(total: &Taken, new: &Taken) -> Value {
         "device": total.device,
         "server": total.server,
         "at": total.at,
+        "connected": total.figures.connected,
         "since_start": values(total),
         "interval": values(new),
     })
