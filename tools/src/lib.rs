@@ -9,12 +9,14 @@ pub mod clpmdinit;
 pub mod clpmdmon;
 pub mod clpmdmsg;
 pub mod clpmdstat;
+pub mod events;
 pub mod explain;
 #[cfg(test)]
 mod fixture;
 pub mod layout;
 pub mod out;
 pub mod partition;
+pub mod perf;
 pub mod rwait;
 pub mod watch;
 pub mod wipe;

@@ -598,3 +598,24 @@ fn wrong_options_are_said_with_the_text_of_the_manual() {
         assert!(said.starts_with("Options or parameters are invalid.\nerror: "), "{line}: {said}");
     }
 }
+
+#[test]
+fn ways_to_look_exclude_each_other() {
+    let lab = lab();
+    for line in [
+        "clpmdstat --perf md1 --watch",
+        "clpmdstat --perf --events",
+        "clpmdstat --interval 5",
+        "clpmdstat --connect md1 --json",
+        "clpmdstat --detail md1 --active md1",
+        "clpmdstat --perf md1 --interval 0",
+    ] {
+        let o = lab.run(line);
+        assert_eq!(code(&o), 2, "{line}: {}", err(&o));
+    }
+    assert_eq!(
+        code(&lab.run("clpmdstat --events")),
+        1,
+        "without an agent there is nothing to follow"
+    );
+}

@@ -4,7 +4,7 @@
 use super::managed::{How, Managed};
 use super::parts::DriverEvent;
 use super::peer_view::{PeerView, Said};
-use super::{Agent, emergency};
+use super::{Agent, changes, emergency, measure};
 use crate::messages::{Event, driver, events_of, later};
 use crate::peer::{PeerAnswer, PeerRequest};
 use mirror_core::command::Command;
@@ -29,6 +29,8 @@ pub(super) async fn start(
 ) {
     tasks.spawn(driver_events(Arc::clone(agent), Arc::clone(mirror), events));
     tasks.spawn(watch_peer(Arc::clone(agent), Arc::clone(mirror)));
+    tasks.spawn(changes::watch(Arc::clone(&agent.changes), Arc::clone(mirror)));
+    tasks.spawn(measure::measure(Arc::clone(agent), Arc::clone(mirror)));
     // The first look is now: a construction that is still to come must not be missed.
     let named = mirror.config.activate_at_start == Some(agent.config.side);
     if named && look(mirror).await != AtStart::Leave {
@@ -71,7 +73,8 @@ async fn driver_events(
                 }
             }
             DriverEvent::DeviceFailed => {
-                mirror.history.note("the device fails all requests since then", None);
+                let what = "the device fails all requests since then";
+                mirror.history.happened("device-failed", what, None);
                 agent.events.log(Event::driver(driver::FAILED, mirror.config.nmp, &[]));
                 let failed = Arc::clone(&mirror);
                 own.spawn(async move {

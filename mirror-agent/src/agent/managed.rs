@@ -7,6 +7,7 @@
 //! interrupted, and a step that cannot be undone is tried again by a later deactivation.
 
 use super::history::History;
+use super::measure::Measured;
 use super::parts::{HostOps, MirrorHandle, Step, StepError};
 use super::peer_view::PeerView;
 use crate::config::{FileSystem, MirrorConfig};
@@ -20,7 +21,7 @@ use mirror_core::direction::Row;
 use mirror_core::status::{LinkStatus, MirrorStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::time::timeout;
 
@@ -89,6 +90,8 @@ pub(super) struct Managed {
     stage: Mutex<Stage>,
     /// For `clpmdstat --explain`.
     pub(super) history: History,
+    /// What is counted of it here.
+    pub(super) measured: Measured,
     /// What the other agent says of it.
     pub(super) peer: PeerView,
     /// A copy runs that an operator forced.
@@ -127,6 +130,7 @@ impl Managed {
             events,
             stage,
             history: History::default(),
+            measured: Measured::default(),
             peer: PeerView::default(),
             forced,
         }
@@ -241,7 +245,7 @@ impl Managed {
             }
             Ok(_) => match self.go_up(stage, how).await {
                 Ok(()) => {
-                    self.history.note("it was activated on this server", None);
+                    self.history.happened("activated", "it was activated on this server", None);
                     Ok(self.activated_text(how))
                 }
                 Err(failed) => Err(self.undo(stage, failed).await),
@@ -285,7 +289,9 @@ impl Managed {
     async fn mount(&self) -> Step<()> {
         let (events, device) = (self.events.clone(), self.device.clone());
         let started = Box::new(move || events.log(Event::FsckStarted(device)));
+        let began = Instant::now();
         if self.host.check_if_due(started).await? {
+            self.measured.checked(began);
             self.events.log(Event::FsckDone(self.device.clone()));
         }
         self.host.mount().await
@@ -346,11 +352,21 @@ impl Managed {
         }
     }
 
+    async fn umount(&self) -> Step<()> {
+        let mounted = self.is_mounted().await == Some(true);
+        let began = Instant::now();
+        self.host.umount().await?;
+        if mounted {
+            self.measured.unmounted(began);
+        }
+        Ok(())
+    }
+
     /// Takes down, in reverse order, every step that is up.
     async fn go_down(&self, stage: &mut Stage) -> Step<()> {
         if stage.device {
             // Also what an operator has mounted by hand.
-            self.host.umount().await?;
+            self.umount().await?;
             self.host.detach().await?;
             stage.device = false;
         }
@@ -363,7 +379,7 @@ impl Managed {
             match self.driver.command(Command::Deactivate).await {
                 Ok(_) | Err(Refusal::NotActive) => {
                     stage.active = false;
-                    self.history.note("it was deactivated on this server", None);
+                    self.history.happened("deactivated", "it was deactivated on this server", None);
                 }
                 Err(refusal) => {
                     let e = explain(Operation::Deactivate, refusal, self.parties());

@@ -4,10 +4,12 @@
 //! requests, every mirror unmounted, closed and cleanly stopped, then gone. A mirror that cannot
 //! be opened does not keep the others from running; it answers every request with its reason.
 
+mod changes;
 mod emergency;
 mod follow;
 mod history;
 mod managed;
+mod measure;
 mod notify;
 mod parts;
 mod peer_view;
@@ -26,7 +28,7 @@ use managed::Managed;
 use peer_view::PeerView;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// The agent of one server.
 struct Agent {
@@ -39,7 +41,14 @@ struct Agent {
     /// Told when a driver ended that should not have: its clients hang until the process ends.
     died: Notify,
     emergency: emergency::Emergency,
+    /// What happens to the mirrors, for those who follow it.
+    changes: Arc<changes::Changes>,
+    /// How many may wait for a change: the control socket is for others, too.
+    followers: Semaphore,
 }
+
+/// Programs that may follow what happens at a time.
+const FOLLOWERS: usize = 16;
 
 /// A mirror of the configuration.
 enum Entry {

@@ -3,6 +3,7 @@
 
 use crate::config::{Config, MirrorConfig};
 use crate::ctl::Answer;
+use crate::figures::Figures;
 use crate::messages::MdCode;
 use crate::peer::{ASK_LIMIT, PeerAnswer, PeerError, PeerLink, PeerRequest};
 use crate::secret::Secret;
@@ -49,6 +50,13 @@ pub trait MirrorHandle: Send + Sync + 'static {
     /// cannot be told.
     fn marked(&self, limit: usize) -> Answer<Option<Marked>> {
         let _ = limit;
+        Box::pin(async { None })
+    }
+
+    /// What is counted of the mirror; with `take_peaks` a new interval begins for the peaks. `None`
+    /// if the driver has ended.
+    fn figures(&self, take_peaks: bool) -> Answer<Option<Box<Figures>>> {
+        let _ = take_peaks;
         Box::pin(async { None })
     }
 

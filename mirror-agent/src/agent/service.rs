@@ -1,8 +1,8 @@
 //! Requests of the tools and of the other agent, mapped to commands of the drivers.
 
 use super::managed::{How, Managed};
-use super::{Agent, Entry, report};
-use crate::ctl::{Answer, Refused, Request, Response, Service, Story};
+use super::{Agent, Entry, changes, report};
+use crate::ctl::{Answer, Change, Changes, Refused, Request, Response, Service, Story};
 use crate::messages::{Event, MdCode, Operation, later};
 use crate::monitor::Monitored;
 use crate::peer::{ASK_LIMIT, PeerAnswer, PeerError, PeerRequest, PeerService};
@@ -102,6 +102,8 @@ impl Agent {
                 Ok(Response::Story(Box::new(story)))
             }
             Request::Monitor { mirror } => self.monitored(&mirror).await,
+            Request::Figures { mirror, last } => self.figures(&mirror, last).await,
+            Request::Events { mirror, from } => self.follow(mirror.as_deref(), from).await,
             Request::Activate { mirror, nomount, peer_down } => {
                 let how = How { nomount, peer_down, ..How::default() };
                 self.activate(self.managed(&mirror)?, how).await.map(Response::Done)
@@ -130,7 +132,8 @@ impl Agent {
         let done = mirror.command(op, c).await?;
         if done == Done::Separated {
             mirror.events.log(Event::later(later::ISOLATED, &[&mirror.config.name]));
-            mirror.history.note("an operator ordered the servers to be kept apart", None);
+            let what = "an operator ordered the servers to be kept apart";
+            mirror.history.happened("separated", what, None);
         }
         Ok(Response::Done(sentence(done, name)))
     }
@@ -144,6 +147,39 @@ impl Agent {
             }
             None => Err(no_mirror(name)),
         }
+    }
+
+    async fn figures(&self, name: &str, last: bool) -> Result<Response, Refused> {
+        let mirror = self.managed(name)?;
+        let taken = if last { mirror.last_figures().await } else { mirror.figures().await };
+        Ok(Response::Figures(Box::new(taken.ok_or_else(|| mirror.silent())?)))
+    }
+
+    /// What happened from number `from` on; without it, how things stand.
+    async fn follow(&self, name: Option<&str>, from: Option<u64>) -> Result<Response, Refused> {
+        if let Some(name) = name.filter(|n| self.config.mirror(n).is_none()) {
+            return Err(no_mirror(name));
+        }
+        let next = self.changes.next();
+        let Some(from) = from.filter(|from| *from <= next) else {
+            let changes = self.stand(name).await;
+            return Ok(Response::Changes(Changes { next, lost: 0, changes }));
+        };
+        let Ok(_place) = self.followers.try_acquire() else {
+            let what = "too many programs follow the events already";
+            return Err(Refused::plain(MdCode::Failed, MdCode::Failed.fill(&[what])));
+        };
+        Ok(Response::Changes(self.changes.news(from, name).await))
+    }
+
+    async fn stand(&self, name: Option<&str>) -> Vec<Change> {
+        let mut all = Vec::new();
+        for entry in self.mirrors.iter().filter(|e| name.is_none_or(|n| e.name() == n)) {
+            let Entry::Open(mirror) = entry else { continue };
+            let state = mirror.status().await.as_ref().map(changes::state_of);
+            all.push(mirror.change("now", "how it stands".to_owned(), state));
+        }
+        all
     }
 
     async fn monitored(&self, name: &str) -> Result<Response, Refused> {
@@ -199,7 +235,8 @@ impl Agent {
     async fn force_here(&self, mirror: &Managed) -> Result<Response, Refused> {
         let peer_seen_active = self.peer_seen_active(mirror, ASK_LIMIT).await;
         let done = mirror.command(Operation::Force, Command::Force { peer_seen_active }).await?;
-        mirror.history.note("an operator declared this server's data to be the latest", None);
+        let what = "an operator declared this server's data to be the latest";
+        mirror.history.happened("forced", what, None);
         mirror.note_forced(done == Done::ForcedWithCopy);
         Ok(Response::Done(sentence(done, &mirror.config.name)))
     }

@@ -5,7 +5,7 @@ use super::managed::{Gate, Managed};
 use super::notify::notify;
 use super::parts::{DriverEvent, Opened, Plant, Step, StepError};
 use super::service::{Control, FromPeer};
-use super::{Agent, Entry, follow};
+use super::{Agent, Entry, FOLLOWERS, follow, measure};
 use crate::config::{Config, ConfigError, Fault, MirrorConfig};
 use crate::ctl::{Answer, CtlServer};
 use crate::host::power::Power;
@@ -20,7 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 /// What the surroundings decide.
@@ -157,6 +157,8 @@ impl Running {
             stopping: AtomicBool::new(false),
             died: Notify::new(),
             emergency: Emergency::new(options.power),
+            changes: Arc::default(),
+            followers: Semaphore::new(FOLLOWERS),
         });
         let mut tasks = JoinSet::new();
         for (mirror, receiver) in receivers {
@@ -171,6 +173,7 @@ impl Running {
         let mut servers = JoinSet::new();
         servers.spawn(ctl.run(Arc::new(Control(Arc::clone(&agent)))));
         servers.spawn(peers.run(config.side, secret, Arc::new(FromPeer(Arc::clone(&agent)))));
+        servers.spawn(measure::serve_page(Arc::clone(&agent)));
         let running = Self { agent, servers, tasks, notify: options.notify, _lock: lock };
         running.tell("READY=1");
         events.log(Event::AgentStarted);

@@ -2,7 +2,8 @@
 
 use super::model::{
     AgentConfig, Alone, AutoRecovery, Config, FileSystem, FrontEnd, FsckConfig, FsckTiming,
-    MirrorConfig, MountConfig, Partitions, Server, Timing, UmountAction, UmountConfig,
+    MetricsAddress, MirrorConfig, MountConfig, Partitions, Server, Timing, UmountAction,
+    UmountConfig,
 };
 use super::params::Section;
 use super::place::Spot;
@@ -199,11 +200,24 @@ fn agent(file: &Path, root: &Table) -> Load<AgentConfig> {
     let r = Reader::new(file, Section::Agent, "[agent]", Spot::root("agent"), table, &[])?;
     let run_dir = r.path("run_dir")?;
     let socket = r.text_opt("socket")?.map_or_else(|| run_dir.join("ctl.sock"), PathBuf::from);
+    let log_dir = r.path("log_dir")?;
+    let figures_dir =
+        r.text_opt("figures_dir")?.map_or_else(|| log_dir.join("perf"), PathBuf::from);
     Ok(AgentConfig {
         port: r.int("port")?,
         socket,
         run_dir,
-        log_dir: r.path("log_dir")?,
+        log_dir,
+        figures_dir,
+        figures_interval: seconds(&r, "figures_interval")?,
+        figures_bytes: r.int::<u64>("figures_size")? * 1024,
+        figures_keep: r.int("figures_keep")?,
+        metrics_port: metrics_port(&r)?,
+        metrics_address: match r.text("metrics_address")?.as_str() {
+            "agent" => MetricsAddress::Agent,
+            "all" => MetricsAddress::All,
+            _ => MetricsAddress::Loopback,
+        },
         device_dir: r.path("device_dir")?,
         secret_file: r.path("secret_file")?,
         auto_recovery: match r.text("auto_recovery")?.as_str() {
@@ -220,6 +234,10 @@ fn agent(file: &Path, root: &Table) -> Load<AgentConfig> {
         mail_program: r.path("mail_program")?,
         mail_timeout: seconds(&r, "mail_timeout")?,
     })
+}
+
+fn metrics_port(r: &Reader<'_>) -> Load<Option<u16>> {
+    Ok(r.int_opt("metrics_port")?.and_then(|port| u16::try_from(port).ok()))
 }
 
 fn mirrors(file: &Path, root: &Table, servers: &[Server; 2]) -> Load<Vec<MirrorConfig>> {
@@ -479,6 +497,10 @@ fn unique(file: &Path, agent: &AgentConfig, mirrors: &[MirrorConfig]) -> Load<()
             }
         };
     claim(format!("port = {}", agent.port), "[agent]", Spot::root("agent").key("port"))?;
+    if let Some(port) = agent.metrics_port {
+        let spot = Spot::root("agent").key("metrics_port");
+        claim(format!("port = {port}"), "[agent] (metrics)", spot)?;
+    }
     for (index, m) in mirrors.iter().enumerate() {
         let spot = Spot::root("mirror").nth(index);
         let who = format!("[[mirror]] {}", m.name);

@@ -13,7 +13,8 @@ mod read;
 
 pub use model::{
     AgentConfig, Alone, AutoRecovery, Config, FileSystem, FrontEnd, FsckConfig, FsckTiming,
-    MirrorConfig, MountConfig, Partitions, Server, Timing, UmountAction, UmountConfig,
+    MetricsAddress, MirrorConfig, MountConfig, Partitions, Server, Timing, UmountAction,
+    UmountConfig,
 };
 pub use read::{ConfigError, Fault};
 

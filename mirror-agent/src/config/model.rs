@@ -114,6 +114,18 @@ pub struct AgentConfig {
     pub alert_log_bytes: u64,
     /// Older alert logs that are kept.
     pub alert_log_keep: u32,
+    /// Where the lines of figures go.
+    pub figures_dir: PathBuf,
+    /// Time of one line; zero: none.
+    pub figures_interval: Duration,
+    /// Bytes at which a file of figures is turned over.
+    pub figures_bytes: u64,
+    /// Older files of figures that are kept, of each mirror.
+    pub figures_keep: u32,
+    /// TCP port of the page of figures; `None`: there is none.
+    pub metrics_port: Option<u16>,
+    /// Who can reach it.
+    pub metrics_address: MetricsAddress,
     /// Datagram socket of the system log.
     pub syslog: PathBuf,
     /// Receiver of mails, if any.
@@ -122,6 +134,17 @@ pub struct AgentConfig {
     pub mail_program: PathBuf,
     /// Time limit of one mail.
     pub mail_timeout: Duration,
+}
+
+/// Where the page of figures is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetricsAddress {
+    /// For this server only.
+    Loopback,
+    /// On the address of the agents' link.
+    Agent,
+    /// On every address.
+    All,
 }
 
 /// When a difference is recovered without being asked.

@@ -1,7 +1,7 @@
 //! The example loads; every parameter is honoured; every mistake is named; the page is current.
 
 use super::params::{Kind, PARAMS, Preset, Section, manual};
-use super::{Config, ConfigError, Fault, FileSystem, FrontEnd, UmountAction};
+use super::{Config, ConfigError, Fault, FileSystem, FrontEnd, MetricsAddress, UmountAction};
 use mirror_core::units::Side;
 use proptest::prelude::*;
 use std::path::Path;
@@ -347,4 +347,20 @@ fn a_mistake_names_its_line() {
     let e = parse(&text.replacen("data_partition = \"/dev/d2\"\n", "", 1)).expect_err("missing");
     let begins = text.lines().position(|l| l == "name = \"md2\"");
     assert_eq!(e.line, begins, "{e}");
+}
+
+#[test]
+fn figures_are_kept_and_no_port_is_open_by_default() {
+    let c = parse(BASE).expect("good");
+    assert_eq!(c.agent.figures_dir, c.agent.log_dir.join("perf"));
+    assert_eq!(c.agent.figures_interval.as_secs(), 60);
+    assert_eq!((c.agent.metrics_port, c.agent.metrics_address), (None, MetricsAddress::Loopback));
+    let c = parse(&with(Section::Agent, "metrics_port = 9101\nmetrics_address = \"agent\""))
+        .expect("good");
+    assert_eq!(
+        (c.agent.metrics_port, c.agent.metrics_address),
+        (Some(9101), MetricsAddress::Agent)
+    );
+    let both = problem(&with(Section::Agent, "port = 9101\nmetrics_port = 9101"));
+    assert!(both.contains("port = 9101: used by [agent] and by [agent] (metrics)"), "{both}");
 }

@@ -11,9 +11,10 @@ mod server;
 pub use client::{Client, ClientError};
 pub use server::{Answer, CtlServer, Service};
 
+use crate::figures::Taken;
 use crate::messages::MdCode;
 use crate::monitor::Monitored;
-use mirror_core::status::{Marked, MirrorStatus};
+use mirror_core::status::{Color, LinkStatus, Marked, MirrorStatus, Phase};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +99,20 @@ pub enum Request {
         /// Its name.
         mirror: String,
     },
+    /// What is counted.
+    Figures {
+        /// Its name.
+        mirror: String,
+        /// Of the last interval that is over; false: since the agent began.
+        last: bool,
+    },
+    /// What happens. Answered when there is something new, or after a while.
+    Events {
+        /// Only of this mirror; absent = all.
+        mirror: Option<String>,
+        /// Number of the first change that is wanted; absent = how things stand.
+        from: Option<u64>,
+    },
     /// Open the device here, and mount it.
     Activate {
         /// Its name.
@@ -160,6 +175,10 @@ pub enum Response {
     Story(Box<Story>),
     /// What the monitors judge.
     Monitor(Box<Monitored>),
+    /// What is counted.
+    Figures(Box<Taken>),
+    /// What happened.
+    Changes(Changes),
     /// Done; the sentence says what.
     Done(String),
     /// Not done.
@@ -231,6 +250,61 @@ pub struct Past {
     pub rule: Option<String>,
     /// How often in a row.
     pub times: u32,
+}
+
+/// What happened to the mirrors, as far as it is asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Changes {
+    /// Number to ask from next.
+    pub next: u64,
+    /// Changes that are not kept any more, of all mirrors.
+    pub lost: u64,
+    /// The changes in their order.
+    pub changes: Vec<Change>,
+}
+
+/// Something that happened to a mirror.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Change {
+    /// Its number, from 0 on since the agent began.
+    pub seq: u64,
+    /// When, seconds since 1970 UTC.
+    pub at: i64,
+    /// The server that saw it.
+    pub server: String,
+    /// The mirror.
+    pub mirror: String,
+    /// Its kind, as `link-lost`.
+    pub event: String,
+    /// In words.
+    pub text: String,
+    /// The row of the direction table that decided, if one did.
+    pub rule: Option<String>,
+    /// The state that it led to; absent if the driver does not answer.
+    pub state: Option<MirrorState>,
+}
+
+/// The part of a state whose changes are told. Sides are in configuration order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MirrorState {
+    /// First line of `clpmdstat`.
+    pub phase: Phase,
+    /// The connection.
+    pub link: LinkStatus,
+    /// Colours.
+    pub colors: [Color; 2],
+    /// Who serves the device; absent if it is not known.
+    pub active: [Option<bool>; 2],
+    /// Whose disk has failed; absent if it is not known.
+    pub disk_error: [Option<bool>; 2],
+    /// The row of the direction table that decided last, if any.
+    pub verdict: Option<String>,
+    /// An operator keeps the servers apart.
+    pub separated: bool,
+    /// Both sides are active.
+    pub both_active: bool,
+    /// Only `--force` helps.
+    pub needs_force: bool,
 }
 
 #[cfg(test)]

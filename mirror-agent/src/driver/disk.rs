@@ -4,13 +4,15 @@
 //! and ends later (rule 12).
 
 use super::Cx;
+use super::count::ById;
 use super::partition::Partition;
+use crate::figures::{Kind as Counted, Operations};
 use kmod_shim::sys::{Completion, Ended, Op, Slots};
 use mirror_core::buf::{Buf, BufMut};
 use mirror_core::io::{DataOp, Event, IoFailure, IoId, RequestId};
 use mirror_core::units::{Extent, MAX_EXTENT_BYTES, Millis};
 use nix::libc;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 #[cfg(feature = "fault-injection")]
 use super::faults::{Fault, Faults, Kind};
@@ -62,6 +64,10 @@ struct Job {
 struct Open {
     /// Given up: what comes is the second answer.
     late: bool,
+    /// For the figures: what it is, how much, and since when.
+    kind: Counted,
+    bytes: u64,
+    at: u64,
 }
 
 /// One partition's operations.
@@ -69,7 +75,8 @@ pub(super) struct Disk {
     role: Role,
     partition: Partition,
     slots: Slots<Job>,
-    open: HashMap<IoId, Open>,
+    open: ById<IoId, Open>,
+    operations: Operations,
     /// Time limits in the order in which they end; entries of operations that have ended stay
     /// until they come to the front.
     limits: VecDeque<(Millis, IoId)>,
@@ -96,7 +103,8 @@ impl Disk {
             delayed: Vec::new(),
             partition,
             slots: Slots::default(),
-            open: HashMap::new(),
+            open: ById::default(),
+            operations: Operations::default(),
             limits: VecDeque::new(),
             limit_ms,
             returned: Vec::new(),
@@ -113,7 +121,8 @@ impl Disk {
         lent: Option<Lent>,
         cx: &mut Cx<'_>,
     ) {
-        self.open.insert(io, Open { late: false });
+        let open = Open { late: false, kind: kind_of(&op), bytes: extent.len, at: cx.micros };
+        self.open.insert(io, open);
         self.limits.push_back((cx.now.plus(self.limit_ms), io));
         let mut job =
             Job { io, extent, step: Step::Sync, repeats: 0, lent: lent.map(|l| l.request) };
@@ -159,6 +168,7 @@ impl Disk {
             match self.open.get_mut(&io) {
                 Some(open) if limit <= cx.now && !open.late => {
                     open.late = true;
+                    self.operations.of(open.kind).errors += 1;
                     cx.out.push_back(self.event(io, Err(IoFailure::TimedOut)));
                 }
                 Some(open) if !open.late => break,
@@ -176,6 +186,11 @@ impl Disk {
         }
         let limit = self.limits.front().map(|(limit, _)| *limit);
         limit.into_iter().chain(self.delayed_until()).min()
+    }
+
+    /// What was done, by kind.
+    pub(super) fn operations(&self) -> &Operations {
+        &self.operations
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -304,8 +319,15 @@ impl Disk {
     }
 
     fn end(&mut self, job: Job, result: Result<Option<Buf>, i32>, cx: &mut Cx<'_>) {
-        self.open.remove(&job.io);
         self.returned.extend(job.lent);
+        match (self.open.remove(&job.io), &result) {
+            (Some(open), _) if open.late => {} // it has failed already
+            (Some(Open { kind, bytes, at, .. }), Ok(_)) => {
+                self.operations.of(kind).add(bytes, cx.micros.saturating_sub(at));
+            }
+            (Some(open), Err(_)) => self.operations.of(open.kind).errors += 1,
+            (None, _) => {}
+        }
         cx.out.push_back(self.event(job.io, result.map_err(IoFailure::Errno)));
     }
 
@@ -314,6 +336,15 @@ impl Disk {
             Role::Data => Event::DataDone { io, result },
             Role::Meta => Event::MetaDone { io, result: result.map(|_| ()) },
         }
+    }
+}
+
+fn kind_of(op: &DataOp) -> Counted {
+    match op {
+        DataOp::Read => Counted::Read,
+        DataOp::Write { .. } => Counted::Write,
+        DataOp::Zero { .. } => Counted::Zero,
+        DataOp::Flush => Counted::Flush,
     }
 }
 

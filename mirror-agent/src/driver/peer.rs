@@ -79,6 +79,8 @@ pub(super) struct Conn {
     link: Link,
     queue: VecDeque<Piece>,
     queued: usize,
+    /// Of what is queued and what is being sent.
+    unsent: usize,
     sending: bool,
     receiving: bool,
     staging: Option<BufMut>,
@@ -110,6 +112,7 @@ impl Conn {
             link,
             queue: VecDeque::new(),
             queued: 0,
+            unsent: 0,
             sending: false,
             receiving: false,
             staging: Some(BufMut::zeroed(HANDSHAKE_BYTES)),
@@ -131,6 +134,11 @@ impl Conn {
     /// Whether a closing connection has sent what it had.
     pub(super) fn has_nothing_to_send(&self) -> bool {
         (self.queue.is_empty() || self.deaf) && !self.sending
+    }
+
+    /// Bytes that wait to be sent.
+    pub(super) fn unsent(&self) -> usize {
+        self.unsent
     }
 
     /// Whether sending has failed.
@@ -156,6 +164,7 @@ impl Conn {
             return;
         }
         self.queued += piece.len();
+        self.unsent += piece.len();
         match (self.queue.back_mut(), piece) {
             (Some(Piece::Bytes(last)), Piece::Bytes(more)) => last.extend(more),
             (_, piece) => self.queue.push_back(piece),
@@ -186,8 +195,10 @@ impl Conn {
             self.deaf = true;
             self.queue.clear();
             self.queued = 0;
+            self.unsent = 0;
             return None;
         };
+        self.unsent = self.unsent.saturating_sub(count);
         let total: usize = pieces.iter().map(|p| p.len()).sum();
         if skip + count == total || self.phase == Phase::Gone {
             return None;

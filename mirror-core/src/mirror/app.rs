@@ -228,6 +228,8 @@ impl Mirror {
             self.wait_at(token, Stage::Held);
         } else if mode.is_none_or(|mode| self.ranges.enter(token, extent, mode)) {
             self.op_granted(token);
+        } else if mode == Some(ranges::Mode::Exclusive) {
+            self.write_waits(token, extent);
         }
     }
 
@@ -528,7 +530,9 @@ impl Mirror {
 
     /// Releases the range of `token` and starts those that waited for it.
     pub(super) fn leave_range(&mut self, token: u64) {
+        self.waits_given_up(token);
         for granted in self.ranges.leave(token) {
+            self.waits_no_more(granted);
             self.op_granted(granted);
             self.peer_op_granted(granted);
             self.copy_granted(granted);

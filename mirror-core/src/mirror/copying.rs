@@ -113,6 +113,11 @@ impl Copying {
         !self.in_flight.is_empty()
     }
 
+    /// A block within `extent` is on its way.
+    pub(super) fn is_at(&self, extent: Extent) -> bool {
+        self.in_flight.values().any(|e| e.overlaps(extent))
+    }
+
     pub(super) fn kind(&self) -> CopyKind {
         kind_of(self.mode)
     }
@@ -247,6 +252,8 @@ impl Mirror {
             }
             if self.ranges.enter(token, extent, ranges::Mode::Exclusive) {
                 self.copy_granted(token);
+            } else {
+                self.copy_waits(token);
             }
         }
     }

@@ -17,7 +17,7 @@
 //! | `operator` | commands |
 //! | `resume` | a device that outlives its agent |
 //! | `meta`, `hot` | records, marks, and when marks go (rules 1, 2, 10) |
-//! | `view` | status |
+//! | `view`, `waits` | status, and how long writes and recovery wait for each other |
 
 mod agree;
 mod alone;
@@ -33,6 +33,7 @@ mod setup;
 mod standby;
 mod target;
 mod view;
+mod waits;
 
 pub use setup::{AutoRecovery, Setup, Tuning};
 
@@ -131,6 +132,7 @@ pub struct Mirror {
     last_peer: Option<Card>,
     last_write: Option<Millis>,
     cool: app::Cool,
+    waits: waits::Watch,
 }
 
 impl Mirror {
@@ -184,6 +186,7 @@ impl Mirror {
             last_peer: None,
             last_write: None,
             cool: app::Cool::default(),
+            waits: waits::Watch::default(),
         }
     }
 

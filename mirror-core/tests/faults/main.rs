@@ -5,6 +5,7 @@ mod rig;
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{IoFailure, RequestError};
 use mirror_core::record::{Inconsistent, NUMBER_MAX, Record};
+use mirror_core::status::Waits;
 use mirror_core::units::{ActivationNo, Generation, Id16, SessionNo, Side};
 use mirror_core::wire::{Beat, Message};
 use rig::{Rig, constructed};
@@ -337,4 +338,62 @@ fn a_flush_that_fails_at_the_end_is_a_disk_error() {
         assert!(rig.record().disk_error, "{command:?}, active: {active}");
         assert!(!rig.record().clean_stop);
     }
+}
+
+/// A side that went on alone has just met its peer again and copies to it what that lacks: all of
+/// its one region.
+fn recovering() -> Rig {
+    let mut rig = Rig::active_alone();
+    rig.write(0);
+    rig.data_ends(Ok(None));
+    rig.meet(constructed(Side::Second), false);
+    rig.receive(0, Message::Offer { session: SessionNo(11) });
+    rig.receive(0, Message::Opened { session: SessionNo(11) });
+    rig.receive(11, Message::MarksEnd);
+    assert!(rig.sent.iter().any(|m| matches!(m, Message::CopyStart { .. })), "it is the source");
+    rig
+}
+
+fn block() -> mirror_core::buf::Buf {
+    mirror_core::buf::Buf::copied_from(&vec![0; 1 << 16])
+}
+
+#[test]
+fn a_write_that_waits_for_a_recovery_is_counted_with_its_time() {
+    let mut rig = recovering();
+    rig.receive(11, Message::CopyReady);
+    rig.write(512);
+    rig.write(1 << 19);
+    rig.pass(30);
+    assert_eq!(rig.waits(), Waits::default(), "it is not over");
+    rig.data_ends(Ok(Some(block())));
+    rig.acks(11);
+    assert_eq!(rig.waits(), Waits { writes: 1, write_ms: 30, ..Waits::default() });
+}
+
+#[test]
+fn a_recovery_that_waits_for_a_write_is_counted_with_its_time() {
+    let mut rig = recovering();
+    let write = rig.write(512);
+    rig.receive(11, Message::CopyReady);
+    rig.pass(20);
+    rig.data_ends(Ok(None));
+    rig.acks(11);
+    assert_eq!(rig.completed.last(), Some(&(write, Ok(None))));
+    assert_eq!(rig.waits(), Waits { copies: 1, copy_ms: 20, ..Waits::default() });
+    rig.disconnect();
+}
+
+#[test]
+fn what_waits_when_the_session_ends_is_not_counted_again() {
+    let mut rig = recovering();
+    rig.receive(11, Message::CopyReady);
+    rig.write(512);
+    rig.pass(10);
+    rig.disconnect();
+    rig.data_ends(Ok(Some(block())));
+    let once = rig.waits();
+    assert_eq!((once.writes, once.write_ms), (1, 10));
+    rig.pass(100);
+    assert_eq!(rig.waits(), once);
 }

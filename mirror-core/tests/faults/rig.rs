@@ -161,6 +161,21 @@ impl Rig {
         }
     }
 
+    pub(crate) fn waits(&self) -> mirror_core::status::Waits {
+        self.mirror.waits()
+    }
+
+    /// The peer has ended the newest write, flush or copy that was sent to it.
+    pub(crate) fn acks(&mut self, session: u64) {
+        let id = self.sent.iter().rev().find_map(|m| match m {
+            Message::Write { id, .. } | Message::Flush { id } | Message::Copy { id, .. } => {
+                Some(*id)
+            }
+            _ => None,
+        });
+        self.receive(session, Message::Ack { id: id.expect("something was sent"), ok: true });
+    }
+
     pub(crate) fn pass(&mut self, ms: u64) {
         self.now.mono = self.now.mono.plus(ms);
         self.handle(Event::Timer);

@@ -3,6 +3,7 @@
 use crate::agent::{DriverEvent, HostOps, MirrorHandle, Opened, Peer, Plant, Step, StepError};
 use crate::config::{Config, MirrorConfig};
 use crate::ctl::Answer;
+use crate::figures::Figures;
 use crate::host::power::{Power, PowerAction};
 use crate::messages::MdCode;
 use crate::peer::{PeerAnswer, PeerError, PeerRequest};
@@ -70,6 +71,7 @@ pub(crate) struct Fake {
     pub(crate) fail: Mutex<Vec<&'static str>>,
     pub(crate) refuse: Mutex<Option<Refusal>>,
     pub(crate) fsck_due: Mutex<bool>,
+    pub(crate) mounted: Mutex<bool>,
     /// Nothing is found on the device.
     pub(crate) blank: Mutex<bool>,
     /// The device would outlive the agent.
@@ -100,6 +102,7 @@ impl Fake {
             fail: Mutex::default(),
             refuse: Mutex::default(),
             fsck_due: Mutex::default(),
+            mounted: Mutex::default(),
             blank: Mutex::default(),
             stays: Mutex::default(),
             suspends_for: Mutex::default(),
@@ -188,6 +191,12 @@ impl MirrorHandle for Fake {
         Self::ready(Some(status))
     }
 
+    fn figures(&self, _: bool) -> Answer<Option<Box<Figures>>> {
+        let mut figures = Box::<Figures>::default();
+        figures.device.write.add(512, 7);
+        Self::ready(Some(figures))
+    }
+
     fn open_front_end(&self) -> Answer<Step<PathBuf>> {
         Self::ready(self.step("open front end").map(|()| PathBuf::from("/run/nbd")))
     }
@@ -242,7 +251,7 @@ impl HostOps for Fake {
     }
 
     fn is_mounted(&self) -> Answer<Option<bool>> {
-        Self::ready(Some(false))
+        Self::ready(Some(*self.mounted.lock().expect("lock")))
     }
 
     fn make_fs(&self) -> Answer<Step<()>> {

@@ -2,6 +2,7 @@
 
 mod emergency;
 pub(crate) mod fakes;
+mod figures;
 mod follow;
 mod messages;
 mod order;
@@ -85,6 +86,8 @@ async fn lab_with(more: &str, switches: BTreeMap<String, EventSwitches>) -> Lab 
         stopping: AtomicBool::new(false),
         died: tokio::sync::Notify::new(),
         emergency: super::emergency::Emergency::new(fake.clone()),
+        changes: Arc::default(),
+        followers: tokio::sync::Semaphore::new(1),
     });
     Lab { fake, agent, mirror, alert, log: Some(log) }
 }
