@@ -5,6 +5,7 @@
 //! `clpmdwatch`; an agent that finds none running starts one itself, outside of its own unit.
 //! Whoever holds the lock on `watch.lock` in the run folder watches.
 
+use super::error::HostError;
 use super::nbd_devices::{self, Identity};
 use super::survivor::{self, DeviceRecord, Patience, Vigil};
 use crate::lock::{Lock, Role};
@@ -53,32 +54,52 @@ impl Watch {
     pub fn run(&self, run_dir: &Path, to_the_last: bool, mut told: impl FnMut(&GivenUp)) {
         let start = Instant::now();
         let mut vigil = Vigil::default();
+        let mut said = String::new();
         loop {
-            let records: Vec<_> = match DeviceRecord::all(run_dir) {
-                Ok(all) => all.into_iter().filter_map(Result::ok).collect(),
+            match Devices::all(run_dir) {
+                Ok(devices) if devices.are_none() && to_the_last => return,
+                Ok(devices) => {
+                    said.clear();
+                    devices.look(&mut vigil, start.elapsed(), &mut told);
+                }
+                // A moment's failure is not the last device's end.
+                Err(e) if e == said => {}
                 Err(e) => {
                     tracing::warn!("{e}");
-                    Vec::new()
-                }
-            };
-            let nbd = NbdLook::take(run_dir);
-            if records.is_empty() && nbd.devices.is_empty() && to_the_last {
-                return;
-            }
-            for record in &records {
-                if let Some(given_up) = look(record, &mut vigil, start.elapsed()) {
-                    told(&given_up);
-                }
-            }
-            for (device, of) in &nbd.devices {
-                if let Some(given_up) =
-                    look_nbd((device, of), nbd.waits, &mut vigil, start.elapsed())
-                {
-                    told(&given_up);
+                    said = e;
                 }
             }
             std::thread::sleep(PAUSE);
         }
+    }
+}
+
+/// All devices of a run folder, at one look.
+struct Devices {
+    records: Vec<Result<DeviceRecord, HostError>>,
+    nbd: NbdLook,
+}
+
+impl Devices {
+    fn all(run_dir: &Path) -> Result<Self, String> {
+        let records = DeviceRecord::all(run_dir).map_err(|e| e.to_string())?;
+        let nbd = NbdLook::take(run_dir).map_err(|e| format!("nbd: {e}"))?;
+        Ok(Self { records, nbd })
+    }
+
+    /// A record that cannot be read is one all the same.
+    fn are_none(&self) -> bool {
+        self.records.is_empty() && self.nbd.devices.is_empty()
+    }
+
+    fn look(&self, vigil: &mut Vigil, now: Duration, told: &mut impl FnMut(&GivenUp)) {
+        let records = self.records.iter().flatten();
+        let mut given_up: Vec<_> = records.filter_map(|record| look(record, vigil, now)).collect();
+        for (device, of) in &self.nbd.devices {
+            given_up.extend(look_nbd((device, of), self.nbd.waits, vigil, now));
+        }
+        vigil.end_round();
+        given_up.iter().for_each(told);
     }
 }
 
@@ -94,10 +115,14 @@ pub struct GivenUp {
 }
 
 fn look(record: &DeviceRecord, vigil: &mut Vigil, now: Duration) -> Option<GivenUp> {
-    let waits = survivor::is_waiting(record).unwrap_or_else(|e| {
-        tracing::warn!("{}: {e}", record.mirror);
-        false
-    });
+    let waits = match survivor::is_waiting(record) {
+        Ok(waits) => waits,
+        Err(e) => {
+            tracing::warn!("{}: {e}", record.mirror);
+            vigil.unknown(&record.mirror);
+            return None;
+        }
+    };
     let patience = Duration::from_secs(record.patience_s);
     match vigil.look(&record.mirror, waits, patience, now) {
         Patience::Over(waited) => {
@@ -113,7 +138,6 @@ fn look(record: &DeviceRecord, vigil: &mut Vigil, now: Duration) -> Option<Given
 }
 
 /// The nbd devices of a run folder at one look.
-#[derive(Default)]
 struct NbdLook {
     devices: Vec<(Found, Identity)>,
     /// Nobody serves them.
@@ -121,15 +145,10 @@ struct NbdLook {
 }
 
 impl NbdLook {
-    fn take(run_dir: &Path) -> Self {
-        let looked = nbd_devices::known(run_dir).and_then(|devices| {
-            let waits = !devices.is_empty() && !Lock::is_held(run_dir, Role::Agent)?;
-            Ok(Self { devices, waits })
-        });
-        looked.unwrap_or_else(|e| {
-            tracing::warn!("nbd: {e}");
-            Self::default()
-        })
+    fn take(run_dir: &Path) -> io::Result<Self> {
+        let devices = nbd_devices::known(run_dir)?;
+        let waits = !devices.is_empty() && !Lock::is_held(run_dir, Role::Agent)?;
+        Ok(Self { devices, waits })
     }
 }
 
