@@ -39,9 +39,9 @@ struct Args {
     /// This server's name, if the host name is another
     #[arg(long, value_name = "NAME")]
     server: Option<String>,
-    /// Check the configuration, the secret and what this host offers for them, and end. Exit code
-    /// 0: good; 1: the configuration cannot be used; 3: a mirror cannot be served here
-    #[arg(long, conflicts_with = "config_help")]
+    /// Check the configuration, the secret and what this host offers for them, and end. Every mistake
+    /// is told, with file, line and key. Exit code 0: good; 1: the configuration cannot be used; 3: a mirror cannot be served here
+    #[arg(long, visible_alias = "check-config", conflicts_with = "config_help")]
     check: bool,
     /// With --check: as JSON
     #[arg(long, requires = "check")]

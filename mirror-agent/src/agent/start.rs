@@ -68,7 +68,7 @@ fn failure(reason: StartReason, what: impl fmt::Display) -> StartError {
 /// The start error for a configuration that cannot be used.
 #[must_use]
 pub fn config_failure(e: &ConfigError) -> StartError {
-    let reason = match e.fault {
+    let reason = match e.fault() {
         Fault::Address => StartReason::Address,
         Fault::ServerName => StartReason::ServerName,
         Fault::File => StartReason::Config,

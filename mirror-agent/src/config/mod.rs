@@ -6,16 +6,19 @@
 mod devices;
 mod doc;
 mod load;
+mod mistakes;
 mod model;
+mod names;
 pub mod params;
 mod place;
 mod read;
+mod said;
 
+pub use mistakes::{ConfigError, Fault, Mistake};
 pub use model::{
     AgentConfig, Alone, AutoRecovery, Config, FileSystem, FrontEnd, FsckConfig, FsckTiming,
     MirrorConfig, MountConfig, Partitions, Server, Timing, UmountAction, UmountConfig,
 };
-pub use read::{ConfigError, Fault};
 
 /// Where the configuration is when nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/clpmd/clpmd.toml";
