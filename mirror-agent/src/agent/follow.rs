@@ -30,7 +30,7 @@ pub(super) async fn start(
     tasks.spawn(driver_events(Arc::clone(agent), Arc::clone(mirror), events));
     tasks.spawn(watch_peer(Arc::clone(agent), Arc::clone(mirror)));
     // The first look is now: a construction that is still to come must not be missed.
-    let named = mirror.config.activate_at_start == Some(agent.config.side);
+    let named = mirror.settings().activate_at_start == Some(agent.config.side);
     if named && look(mirror).await != AtStart::Leave {
         tasks.spawn(activate_at_start(Arc::clone(agent), Arc::clone(mirror)));
     }
@@ -237,11 +237,11 @@ impl Construction {
 /// the configuration says so. With no server named, the source makes it and closes the device
 /// again, and the next command is said.
 async fn after_construction(agent: Arc<Agent>, mirror: Arc<Managed>, source: bool) {
-    let make_fs = mirror.config.initial_mkfs;
+    let make_fs = mirror.settings().initial_mkfs;
     if source && !make_fs && mirror.has_fs() {
         agent.events.log(Event::later(later::MKFS_LEFT_OUT, &[]));
     }
-    match mirror.config.activate_at_start {
+    match mirror.settings().activate_at_start {
         Some(side) if side == agent.config.side => {
             activate(&agent, &mirror, How { make_fs, ..How::default() }).await;
         }

@@ -3,6 +3,7 @@
 //! [`params`] is the single table of what may be said; [`Config::load`] checks a file against it
 //! and gives typed values; the manual page is printed from the same table.
 
+mod change;
 mod devices;
 mod doc;
 mod load;
@@ -14,6 +15,7 @@ mod place;
 mod read;
 mod said;
 
+pub use change::{Change, Plan, Situation, decide};
 pub use mistakes::{ConfigError, Fault, Mistake};
 pub use model::{
     AgentConfig, Alone, AutoRecovery, Config, FileSystem, FrontEnd, FsckConfig, FsckTiming,
