@@ -62,7 +62,7 @@ pub(super) async fn next(
 pub(super) fn answer(order: Option<Ordered>, outcome: Outcome) {
     match &outcome {
         Ok(text) => tracing::info!("{text}"),
-        Err(r) => tracing::error!("{} Next: {}", r.message, r.next),
+        Err(r) => tracing::error!("{}\nNext: {}", r.message, r.next),
     }
     if let Some(order) = order {
         let _ = order.send(outcome); // whoever asked may be gone

@@ -42,8 +42,15 @@ impl Config {
     /// # Errors
     /// See [`Config::load`].
     pub fn load_anywhere(file: &Path) -> Result<Self, ConfigError> {
-        let text = read_file(file)?;
-        build(file, &text, |_, _| Ok(Side::First))
+        Self::parse_anywhere(file, &read_file(file)?)
+    }
+
+    /// As [`Config::load_anywhere`], from a text.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn parse_anywhere(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        build(file, text, |_, _| Ok(Side::First))
     }
 
     /// As [`Config::load`], from a text and a host name.
