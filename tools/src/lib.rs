@@ -3,7 +3,9 @@
 
 pub mod abandon;
 pub mod cli;
+pub mod clpconf;
 pub mod clpmdchng;
+pub mod clpmdconv;
 pub mod clpmdctrl;
 pub mod clpmdinit;
 pub mod clpmdmon;

@@ -32,7 +32,7 @@ pub(super) async fn start(
     tasks.spawn(changes::watch(Arc::clone(&agent.changes), Arc::clone(mirror)));
     tasks.spawn(measure::measure(Arc::clone(agent), Arc::clone(mirror)));
     // The first look is now: a construction that is still to come must not be missed.
-    let named = mirror.config.activate_at_start == Some(agent.config.side);
+    let named = mirror.settings().activate_at_start == Some(agent.config.side);
     if named && look(mirror).await != AtStart::Leave {
         tasks.spawn(activate_at_start(Arc::clone(agent), Arc::clone(mirror)));
     }
@@ -241,11 +241,11 @@ impl Construction {
 /// the configuration says so. With no server named, the source makes it and closes the device
 /// again, and the next command is said.
 async fn after_construction(agent: Arc<Agent>, mirror: Arc<Managed>, source: bool) {
-    let make_fs = mirror.config.initial_mkfs;
+    let make_fs = mirror.settings().initial_mkfs;
     if source && !make_fs && mirror.has_fs() {
         agent.events.log(Event::later(later::MKFS_LEFT_OUT, &[]));
     }
-    match mirror.config.activate_at_start {
+    match mirror.settings().activate_at_start {
         Some(side) if side == agent.config.side => {
             activate(&agent, &mirror, How { make_fs, ..How::default() }).await;
         }

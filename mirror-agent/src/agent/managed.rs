@@ -10,7 +10,7 @@ use super::history::History;
 use super::measure::Measured;
 use super::parts::{HostOps, MirrorHandle, Step, StepError};
 use super::peer_view::PeerView;
-use crate::config::{FileSystem, MirrorConfig};
+use crate::config::{Config, FileSystem, MirrorConfig};
 use crate::ctl::Refused;
 use crate::messages::{
     ActivateReason, DeactivateReason, Event, EventLog, Explained, MdCode, Operation, Parties,
@@ -19,8 +19,8 @@ use crate::messages::{
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::direction::Row;
 use mirror_core::status::{LinkStatus, MirrorStatus};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::time::timeout;
@@ -78,7 +78,12 @@ impl Stage {
 
 /// A mirror that the agent manages.
 pub(super) struct Managed {
+    /// As the mirror was opened: its name, number, file system and all that stays.
     pub(super) config: MirrorConfig,
+    /// The same with what a reload has changed.
+    settings: RwLock<Arc<MirrorConfig>>,
+    /// It is not to be activated while a reload is at work on it, and never again once it is removed.
+    held: AtomicBool,
     /// Its device, as /dev/NMP1.
     pub(super) device: String,
     /// Both servers' names in configuration order, and which is this.
@@ -120,8 +125,11 @@ impl Managed {
         let active = driver.status().await.is_some_and(|s| s.sides[local].active == Some(true));
         let stage = Mutex::new(if active { Stage::UP } else { Stage::DOWN });
         let forced = AtomicBool::new(false);
+        let settings = RwLock::new(Arc::new(config.clone()));
         Self {
             config,
+            settings,
+            held: AtomicBool::new(false),
             device,
             servers,
             local,
@@ -134,6 +142,42 @@ impl Managed {
             peer: PeerView::default(),
             forced,
         }
+    }
+
+    /// What holds now of all that can change while it is open.
+    pub(super) fn settings(&self) -> Arc<MirrorConfig> {
+        // A panic while it was held leaves a whole value behind.
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes over what a reload may change.
+    pub(super) fn reconfigure(&self, config: &Config, mirror: &MirrorConfig) {
+        self.host.reconfigure(config, mirror);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(mirror.clone());
+    }
+
+    /// From now on it is not activated, if it is not active.
+    pub(super) async fn hold(&self) -> Result<(), Refused> {
+        let stage = self.enter().await?;
+        if *stage == Stage::DOWN && self.is_active().await == Some(false) {
+            self.held.store(true, Ordering::SeqCst);
+            return Ok(());
+        }
+        let (name, server) = (&self.config.name, &self.servers[self.local]);
+        let message = format!("{name} is active on {server}");
+        Err(Refused { code: MdCode::Failed, message, next: format!("clpmdctrl --deactive {name}") })
+    }
+
+    /// Ends [`hold`](Self::hold).
+    pub(super) fn release(&self) {
+        self.held.store(false, Ordering::SeqCst);
+    }
+
+    fn reloading(&self) -> Refused {
+        let name = &self.config.name;
+        let message =
+            format!("{name} is being changed or removed by a reload of the configuration.");
+        Refused { code: MdCode::Failed, message, next: format!("clpmdstat --mirror {name}") }
     }
 
     pub(super) fn has_fs(&self) -> bool {
@@ -234,6 +278,9 @@ impl Managed {
         stage: &mut Stage,
         how: How,
     ) -> Result<String, Refused> {
+        if self.held.load(Ordering::SeqCst) {
+            return Err(self.reloading());
+        }
         let command =
             Command::Activate { peer_down: how.peer_down, peer_seen_active: how.peer_seen_active };
         let before = *stage;
@@ -262,7 +309,7 @@ impl Managed {
 
     fn activated_text(&self, how: How) -> String {
         let here = format!("{} is active on {}", self.config.name, self.servers[self.local]);
-        match &self.config.mount {
+        match &self.settings().mount {
             Some(mount) if !how.nomount => {
                 format!("{here}: {} is mounted on {}.", self.device, mount.point.display())
             }

@@ -199,8 +199,8 @@ pub(super) async fn serve_page(agent: Arc<Agent>) {
 fn page(agent: Arc<Agent>) -> Answer<String> {
     Box::pin(async move {
         let mut samples = Vec::new();
-        for entry in &agent.mirrors {
-            let (status, taken) = match entry {
+        for entry in agent.entries() {
+            let (status, taken) = match &entry {
                 Entry::Open(mirror) => (mirror.status().await, mirror.figures().await),
                 Entry::Broken { .. } => (None, None),
             };

@@ -13,6 +13,7 @@ mod measure;
 mod notify;
 mod parts;
 mod peer_view;
+mod reload;
 mod report;
 mod service;
 mod start;
@@ -26,14 +27,17 @@ use crate::messages::EventLog;
 use managed::How;
 use managed::Managed;
 use peer_view::PeerView;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Notify, Semaphore};
 
 /// The agent of one server.
 struct Agent {
+    /// As at the start: what a reload cannot change is read here.
     config: Arc<Config>,
-    mirrors: Vec<Entry>,
+    /// In the order of the configuration; those that a reload adds come last.
+    mirrors: RwLock<Vec<Entry>>,
+    reloads: reload::Orders,
     peer: Box<dyn Peer>,
     events: EventLog,
     /// Set at shutdown: nothing is activated any more.
@@ -51,6 +55,7 @@ struct Agent {
 const FOLLOWERS: usize = 16;
 
 /// A mirror of the configuration.
+#[derive(Clone)]
 enum Entry {
     Open(Arc<Managed>),
     /// It could not be opened.
@@ -96,8 +101,22 @@ impl Agent {
         mirror.activate_and_close(&mut stage, how).await
     }
 
-    fn open_mirrors(&self) -> impl Iterator<Item = &Arc<Managed>> {
-        self.mirrors.iter().filter_map(|e| match e {
+    /// The mirrors as they are now.
+    fn entries(&self) -> Vec<Entry> {
+        // A panic while it was held leaves a whole list behind.
+        self.mirrors.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn entry(&self, name: &str) -> Option<Entry> {
+        self.entries().into_iter().find(|e| e.name() == name)
+    }
+
+    fn set_entries(&self, entries: Vec<Entry>) {
+        *self.mirrors.write().unwrap_or_else(PoisonError::into_inner) = entries;
+    }
+
+    fn open_mirrors(&self) -> impl Iterator<Item = Arc<Managed>> {
+        self.entries().into_iter().filter_map(|e| match e {
             Entry::Open(mirror) => Some(mirror),
             Entry::Broken { .. } => None,
         })

@@ -105,6 +105,12 @@ pub trait HostOps: Send + Sync + 'static {
     /// Makes the file system; refuses if one is found.
     fn make_fs(&self) -> Answer<Step<()>>;
 
+    /// Takes over what a reload of the configuration may change: how it is mounted, checked and
+    /// unmounted.
+    fn reconfigure(&self, config: &Config, mirror: &MirrorConfig) {
+        let _ = (config, mirror);
+    }
+
     /// Whether nothing at all is found on the device; `None` if that cannot be told.
     fn is_blank(&self) -> Answer<Option<bool>> {
         Box::pin(std::future::ready(None))

@@ -94,11 +94,11 @@ impl Agent {
                 agent: env!("CARGO_PKG_VERSION").to_owned(),
             }),
             Request::List => {
-                Ok(Response::List(self.config.mirrors.iter().map(|m| m.name.clone()).collect()))
+                Ok(Response::List(self.entries().iter().map(|e| e.name().to_owned()).collect()))
             }
             Request::Status { mirror } => self.reports(mirror.as_deref()).await,
             Request::Explain { mirror } => {
-                let story = self.story(self.managed(&mirror)?).await?;
+                let story = self.story(&*self.managed(&mirror)?).await?;
                 Ok(Response::Story(Box::new(story)))
             }
             Request::Monitor { mirror } => self.monitored(&mirror).await,
@@ -106,7 +106,7 @@ impl Agent {
             Request::Events { mirror, from } => self.follow(mirror.as_deref(), from).await,
             Request::Activate { mirror, nomount, peer_down } => {
                 let how = How { nomount, peer_down, ..How::default() };
-                self.activate(self.managed(&mirror)?, how).await.map(Response::Done)
+                self.activate(&*self.managed(&mirror)?, how).await.map(Response::Done)
             }
             Request::Deactivate { mirror } => {
                 self.managed(&mirror)?.deactivate().await.map(Response::Done)
@@ -124,6 +124,7 @@ impl Agent {
                 self.command(&mirror, Operation::Activate, Command::PeerDown).await
             }
             Request::Force { server, mirror } => self.force(&server, &mirror).await,
+            Request::Reload => self.reloads.ask().await.map(Response::Done),
         }
     }
 
@@ -139,8 +140,8 @@ impl Agent {
     }
 
     /// The mirror of this name, if it is there and could be opened.
-    pub(super) fn managed(&self, name: &str) -> Result<&Arc<Managed>, Refused> {
-        match self.mirrors.iter().find(|e| e.name() == name) {
+    pub(super) fn managed(&self, name: &str) -> Result<Arc<Managed>, Refused> {
+        match self.entry(name) {
             Some(Entry::Open(mirror)) => Ok(mirror),
             Some(Entry::Broken { name, error, .. }) => {
                 Err(Refused::plain(error.code, format!("{name} could not be opened: {error}")))
@@ -174,7 +175,7 @@ impl Agent {
 
     async fn stand(&self, name: Option<&str>) -> Vec<Change> {
         let mut all = Vec::new();
-        for entry in self.mirrors.iter().filter(|e| name.is_none_or(|n| e.name() == n)) {
+        for entry in self.entries().iter().filter(|e| name.is_none_or(|n| e.name() == n)) {
             let Entry::Open(mirror) = entry else { continue };
             let state = mirror.status().await.as_ref().map(changes::state_of);
             all.push(mirror.change("now", "how it stands".to_owned(), state));
@@ -183,8 +184,8 @@ impl Agent {
     }
 
     async fn monitored(&self, name: &str) -> Result<Response, Refused> {
-        let state = match self.mirrors.iter().find(|e| e.name() == name) {
-            Some(Entry::Open(mirror)) => report::monitored(mirror).await,
+        let state = match self.entry(name) {
+            Some(Entry::Open(mirror)) => report::monitored(&*mirror).await,
             Some(Entry::Broken { peer, .. }) => Monitored { report: None, peer: peer.driver() },
             None => return Err(no_mirror(name)),
         };
@@ -193,11 +194,11 @@ impl Agent {
 
     async fn reports(&self, name: Option<&str>) -> Result<Response, Refused> {
         if let Some(name) = name {
-            return Ok(Response::Status(vec![report::complete(self.managed(name)?).await?]));
+            return Ok(Response::Status(vec![report::complete(&*self.managed(name)?).await?]));
         }
         let mut all = Vec::new();
         for mirror in self.open_mirrors() {
-            all.push(report::complete(mirror).await?);
+            all.push(report::complete(&*mirror).await?);
         }
         Ok(Response::Status(all))
     }
@@ -217,11 +218,11 @@ impl Agent {
 
     /// Routes `--force` to the server that is named.
     async fn force(&self, server: &str, name: &str) -> Result<Response, Refused> {
-        if self.config.mirror(name).is_none() {
+        if self.entry(name).is_none() {
             return Err(no_mirror(name));
         }
         match self.config.side_of(server) {
-            Some(side) if side == self.config.side => self.force_here(self.managed(name)?).await,
+            Some(side) if side == self.config.side => self.force_here(&*self.managed(name)?).await,
             Some(_) => self.force_there(server, name).await,
             None => {
                 let [a, b] = &self.config.servers;
@@ -275,7 +276,7 @@ impl Agent {
         match request {
             PeerRequest::Ping => Ok(PeerAnswer::Pong(self.config.local().name.clone())),
             PeerRequest::Report { mirror } => {
-                Ok(PeerAnswer::Report(Box::new(report::own(self.managed(&mirror)?).await?)))
+                Ok(PeerAnswer::Report(Box::new(report::own(&*self.managed(&mirror)?).await?)))
             }
             PeerRequest::Marked { mirror } => {
                 let mirror = self.managed(&mirror)?;
@@ -289,7 +290,7 @@ impl Agent {
             }
             PeerRequest::Force { mirror } => {
                 let outcome = match self.managed(&mirror) {
-                    Ok(m) => self.force_here(m).await,
+                    Ok(m) => self.force_here(&*m).await,
                     Err(refused) => Err(refused),
                 };
                 Ok(PeerAnswer::Outcome(outcome.unwrap_or_else(Response::Refused)))

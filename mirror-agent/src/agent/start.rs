@@ -4,6 +4,7 @@ use super::emergency::Emergency;
 use super::managed::{Gate, Managed};
 use super::notify::notify;
 use super::parts::{DriverEvent, Opened, Plant, Step, StepError};
+use super::reload::{self, Ordered, Orders};
 use super::service::{Control, FromPeer};
 use super::{Agent, Entry, FOLLOWERS, follow, measure};
 use crate::config::{Config, ConfigError, Fault, MirrorConfig};
@@ -13,13 +14,15 @@ use crate::lock::{Lock, LockError, Role};
 use crate::messages::{Event, EventLog, StartReason, driver};
 use crate::peer::{PeerLink, PeerServer};
 use crate::secret::Secret;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use tokio::signal::unix::Signal;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -31,6 +34,8 @@ pub struct Options {
     pub notify: Option<OsString>,
     /// What ends this server in an emergency.
     pub power: Arc<dyn Power>,
+    /// A signal that has the configuration read again.
+    pub hangup: Option<Signal>,
 }
 
 /// How an agent that had started ended.
@@ -68,7 +73,7 @@ fn failure(reason: StartReason, what: impl fmt::Display) -> StartError {
 /// The start error for a configuration that cannot be used.
 #[must_use]
 pub fn config_failure(e: &ConfigError) -> StartError {
-    let reason = match e.fault {
+    let reason = match e.fault() {
         Fault::Address => StartReason::Address,
         Fault::ServerName => StartReason::ServerName,
         Fault::File => StartReason::Config,
@@ -99,16 +104,24 @@ pub async fn run(
 ) -> Result<Ended, StartError> {
     let events = options.events.clone();
     match Running::start(config, plant, options).await {
-        Ok(running) => {
+        Ok(mut running) => {
+            tokio::pin!(stop);
             let agent = Arc::clone(&running.agent);
-            tokio::select! {
-                end = stop => {
-                    Ok(if running.stop(end).await { Ended::Cleanly } else { Ended::Uncleanly })
-                }
-                () = agent.died.notified() => {
-                    // Unmounting what hangs would hang; the next start clears up.
-                    events.log(Event::AgentStopFailed);
-                    Ok(Ended::Died)
+            loop {
+                // A reload is done before anything else is looked at: it never stops half way.
+                tokio::select! {
+                    end = &mut stop => {
+                        let clean = running.stop(end).await;
+                        return Ok(if clean { Ended::Cleanly } else { Ended::Uncleanly });
+                    }
+                    () = agent.died.notified() => {
+                        // Unmounting what hangs would hang; the next start clears up.
+                        events.log(Event::AgentStopFailed);
+                        return Ok(Ended::Died);
+                    }
+                    order = reload::next(&mut running.hangup, &mut running.orders) => {
+                        reload::answer(order, running.reload().await);
+                    }
                 }
             }
         }
@@ -119,13 +132,19 @@ pub async fn run(
     }
 }
 
-struct Running {
-    agent: Arc<Agent>,
+pub(super) struct Running {
+    pub(super) agent: Arc<Agent>,
+    /// As it was last loaded.
+    pub(super) config: Arc<Config>,
+    pub(super) plant: Arc<dyn Plant>,
+    pub(super) secret: Secret,
     /// The sockets.
     servers: JoinSet<()>,
-    /// What goes on by itself.
-    tasks: JoinSet<()>,
+    /// What goes on by itself, for each mirror.
+    pub(super) tasks: BTreeMap<String, JoinSet<()>>,
     notify: Option<OsString>,
+    hangup: Option<Signal>,
+    orders: mpsc::Receiver<Ordered>,
     /// Last, so that it is held until all else is gone.
     _lock: Lock,
 }
@@ -147,11 +166,17 @@ impl Running {
             failure(StartReason::Socket, format!("{}: {e}", config.agent.socket.display()))
         })?;
         let link = PeerLink::new(config.side, config.agent_pairs(), secret.clone());
-        let (mirrors, receivers) = open_all(&config, &*plant, &secret, &options.events).await;
+        plant.sweep(Arc::clone(&config)).await;
+        let all = &config.mirrors;
+        let opened = open_all(&config, all, &*plant, &secret, &options.events).await;
         let events = options.events;
+        let count = opened.iter().filter(|o| o.receiver.is_some()).count().to_string();
+        events.log(Event::Driver(driver::REGISTERED, vec!["0".to_owned(), count]));
+        let (reloads, orders) = Orders::new();
         let agent = Arc::new(Agent {
             config: Arc::clone(&config),
-            mirrors,
+            mirrors: RwLock::default(),
+            reloads,
             peer: Box::new(Arc::new(link)),
             events: events.clone(),
             stopping: AtomicBool::new(false),
@@ -160,21 +185,29 @@ impl Running {
             changes: Arc::default(),
             followers: Semaphore::new(FOLLOWERS),
         });
-        let mut tasks = JoinSet::new();
-        for (mirror, receiver) in receivers {
-            follow::start(&agent, &mirror, receiver, &mut tasks).await;
-        }
-        for entry in &agent.mirrors {
-            if let Entry::Broken { name, peer, .. } = entry {
-                let (name, peer) = (name.clone(), Arc::clone(peer));
-                tasks.spawn(follow::watch_peer_of_broken(Arc::clone(&agent), name, peer));
-            }
+        agent.set_entries(opened.iter().map(|o| o.entry.clone()).collect());
+        let mut tasks = BTreeMap::new();
+        for o in opened {
+            tasks.insert(o.entry.name().to_owned(), o.follow(&agent).await);
         }
         let mut servers = JoinSet::new();
         servers.spawn(ctl.run(Arc::new(Control(Arc::clone(&agent)))));
-        servers.spawn(peers.run(config.side, secret, Arc::new(FromPeer(Arc::clone(&agent)))));
+        let peer_service = Arc::new(FromPeer(Arc::clone(&agent)));
+        servers.spawn(peers.run(config.side, secret.clone(), peer_service));
         servers.spawn(measure::serve_page(Arc::clone(&agent)));
-        let running = Self { agent, servers, tasks, notify: options.notify, _lock: lock };
+        let (notify, hangup) = (options.notify, options.hangup);
+        let running = Self {
+            agent,
+            config,
+            plant,
+            secret,
+            servers,
+            tasks,
+            notify,
+            hangup,
+            orders,
+            _lock: lock,
+        };
         running.tell("READY=1");
         events.log(Event::AgentStarted);
         Ok(running)
@@ -197,12 +230,14 @@ impl Running {
         let (mut stay, mut go) = (Vec::new(), Vec::new());
         for mirror in self.agent.open_mirrors() {
             let stays = end == End::Suspend && mirror.would_stay().await;
-            if stays { &mut stay } else { &mut go }.push(Arc::clone(mirror));
+            if stays { &mut stay } else { &mut go }.push(mirror);
         }
         // A device that stays has no server from its leaving on, and its users wait: it is left
         // when all that takes long is done.
         let clean = self.stop_all(go, end).await & self.stop_all(stay, end).await;
-        self.tasks.shutdown().await;
+        for tasks in self.tasks.values_mut() {
+            tasks.shutdown().await;
+        }
         let events = &self.agent.events;
         events.log(Event::Driver(driver::UNREGISTERED, Vec::new()));
         events.log(if clean { Event::AgentStopped } else { Event::AgentStopFailed });
@@ -275,20 +310,40 @@ fn listen_to_peer(config: &Config) -> Result<PeerServer, StartError> {
     })
 }
 
-type Receivers = Vec<(Arc<Managed>, mpsc::Receiver<DriverEvent>)>;
+/// A mirror of the configuration, opened or not.
+pub(super) struct Tried {
+    pub(super) entry: Entry,
+    receiver: Option<mpsc::Receiver<DriverEvent>>,
+}
 
-/// Opens all mirrors at once: one that waits for what its predecessor has in flight must not keep
+impl Tried {
+    /// Starts what goes on by itself for it.
+    pub(super) async fn follow(self, agent: &Arc<Agent>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        match (self.entry, self.receiver) {
+            (Entry::Open(mirror), Some(receiver)) => {
+                follow::start(agent, &mirror, receiver, &mut tasks).await;
+            }
+            (Entry::Broken { name, peer, .. }, _) => {
+                tasks.spawn(follow::watch_peer_of_broken(Arc::clone(agent), name, peer));
+            }
+            (Entry::Open(_), None) => {}
+        }
+        tasks
+    }
+}
+
+/// Opens mirrors, all at once: one that waits for what its predecessor has in flight must not keep
 /// the others' users waiting.
-async fn open_all(
+pub(super) async fn open_all(
     config: &Arc<Config>,
+    which: &[MirrorConfig],
     plant: &dyn Plant,
     secret: &Secret,
     events: &EventLog,
-) -> (Vec<Entry>, Receivers) {
-    let (mut entries, mut receivers) = (Vec::new(), Vec::new());
-    plant.sweep(Arc::clone(config)).await;
+) -> Vec<Tried> {
     let mut opening = JoinSet::new();
-    for (n, m) in config.mirrors.iter().enumerate() {
+    for (n, m) in which.iter().enumerate() {
         let opened = plant.open(Arc::clone(config), m.clone(), secret.clone());
         let entering = enter(Arc::clone(config), m.clone(), opened, events.clone());
         opening.spawn(async move { (n, entering.await) });
@@ -296,22 +351,16 @@ async fn open_all(
     // A panic is one of this program: it goes on to whoever started the agent.
     let mut all = opening.join_all().await;
     all.sort_unstable_by_key(|(n, _)| *n);
-    for (m, (_, opened)) in config.mirrors.iter().zip(all) {
-        match opened {
-            Ok((mirror, receiver)) => {
-                receivers.push((Arc::clone(&mirror), receiver));
-                entries.push(Entry::Open(mirror));
-            }
-            Err(error) => {
-                tracing::error!("{} could not be opened: {error}", m.name);
-                events.log(Event::ResourceFailed(m.name.clone()));
-                entries.push(Entry::Broken { name: m.name.clone(), error, peer: Arc::default() });
-            }
+    let all = which.iter().zip(all).map(|(m, (_, opened))| match opened {
+        Ok((mirror, receiver)) => Tried { entry: Entry::Open(mirror), receiver: Some(receiver) },
+        Err(error) => {
+            tracing::error!("{} could not be opened: {error}", m.name);
+            events.log(Event::ResourceFailed(m.name.clone()));
+            let entry = Entry::Broken { name: m.name.clone(), error, peer: Arc::default() };
+            Tried { entry, receiver: None }
         }
-    }
-    let count = receivers.len().to_string();
-    events.log(Event::Driver(driver::REGISTERED, vec!["0".to_owned(), count]));
-    (entries, receivers)
+    });
+    all.collect()
 }
 
 /// Manages a mirror once it is opened. The device that a predecessor left is served again.

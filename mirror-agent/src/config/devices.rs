@@ -1,7 +1,7 @@
 //! Two names for one partition, which the text of the configuration does not show.
 
+use super::mistakes::{ConfigError, Fault, Mistakes};
 use super::model::Config;
-use super::read::{ConfigError, Fault};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -29,8 +29,9 @@ impl Config {
     /// may hide that a cluster partition is somebody's data.
     ///
     /// # Errors
-    /// Two of them are one; both names are told.
+    /// Two of them are one; both names are told, for all that are so.
     pub fn check_partitions(&self) -> Result<(), ConfigError> {
+        let mistakes = Mistakes::of(&self.file);
         let side = self.side.index();
         let mut seen: HashMap<Identity, String> = HashMap::new();
         for m in &self.mirrors {
@@ -40,11 +41,12 @@ impl Config {
                 let who = format!("[[mirror]] {}: {key} = {}", m.name, path.display());
                 if let Some(other) = seen.get(&identity) {
                     let what = format!("{who}: the same partition as {other}");
-                    return Err(ConfigError::new(&self.file, Fault::File, what));
+                    mistakes.whole(Fault::File, what);
+                    continue;
                 }
                 seen.insert(identity, who);
             }
         }
-        Ok(())
+        mistakes.into_error("").map_or(Ok(()), Err)
     }
 }

@@ -1,6 +1,7 @@
 //! The configuration as typed values. What each means, its unit, range and default are in
 //! [`super::params`].
 
+use super::said::Said;
 use crate::host::power::PowerAction;
 use crate::messages::EventSwitches;
 use mirror_core::both_active::BothActive;
@@ -25,6 +26,8 @@ pub struct Config {
     pub mirrors: Vec<MirrorConfig>,
     /// Destinations that differ from the table of messages, by event name.
     pub events: BTreeMap<String, EventSwitches>,
+    /// What holds for each key.
+    pub(super) said: Said,
 }
 
 impl Config {

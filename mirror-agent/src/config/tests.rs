@@ -68,7 +68,7 @@ fn every_range_is_enforced_at_its_ends() {
                 Ok(_) => assert!(good, "{} = {n} was accepted", p.key),
                 Err(e) if good => {
                     // Only a rule between two values may refuse an allowed number.
-                    assert!(e.what.contains("heartbeat_interval"), "{e}");
+                    assert!(e.to_string().contains("heartbeat_interval"), "{e}");
                 }
                 Err(e) => {
                     let e = e.to_string();
@@ -192,7 +192,7 @@ fn rules_between_values() {
 
 #[test]
 fn servers_and_addresses() {
-    let fault = |text: &str| parse(text).expect_err("refused").fault;
+    let fault = |text: &str| parse(text).expect_err("refused").fault();
     assert_eq!(fault(&BASE.replace("10.0.0.2", "10.0.0.300")), Fault::Address);
     assert_eq!(fault(&BASE.replace("10.0.0.2", "0.0.0.0")), Fault::Address);
     assert_eq!(fault(&BASE.replace("10.0.0.2", "10.0.0.1")), Fault::Address);
@@ -202,7 +202,7 @@ fn servers_and_addresses() {
     );
     assert_eq!(fault(&BASE.replace("\"b\"", "\"a\"")), Fault::ServerName);
     let none = Config::parse(Path::new("x.toml"), BASE, None, "elsewhere").expect_err("refused");
-    assert_eq!(none.fault, Fault::ServerName);
+    assert_eq!(none.fault(), Fault::ServerName);
     assert!(
         none.to_string().contains("\"elsewhere\"") && none.to_string().contains("--server NAME")
     );
@@ -337,16 +337,92 @@ fn a_mistake_names_its_line() {
         let bad = text.replacen(old, new, 1);
         let e = parse(&bad).expect_err("must be refused");
         let first = text.lines().zip(bad.lines()).position(|(a, b)| a != b).map(|n| n + 1);
-        let Some(line) = e.line else { panic!("no line: {e}") };
-        if let Some(first) = first {
-            assert_eq!(line, first, "{e}");
-            assert!(e.to_string().starts_with(&format!("x.toml: line {line}: ")), "{e}");
-        }
+        let Some(line) = first.or(e.mistakes[0].line) else { panic!("no line: {e}") };
+        assert!(e.mistakes.iter().any(|m| m.line == Some(line)), "{e}");
+        assert!(e.to_string().contains(&format!("x.toml: line {line}: ")), "{e}");
     }
     // A key that is missing is missing in the table that begins there.
     let e = parse(&text.replacen("data_partition = \"/dev/d2\"\n", "", 1)).expect_err("missing");
     let begins = text.lines().position(|l| l == "name = \"md2\"");
-    assert_eq!(e.line, begins, "{e}");
+    assert_eq!(e.mistakes[0].line, begins, "{e}");
+}
+
+/// All that is wrong is told at once: file, line and key of each, and nothing that only follows
+/// from something else that is told.
+#[test]
+fn every_mistake_is_told_at_once() {
+    let text = r#"[[server]]
+name = "a"
+mirror_connect = ["10.0.0.300"]
+[[server]]
+name = "b"
+mirror_connect = ["10.0.0.2"]
+colour = "red"
+[agent]
+port = 0
+alert_log_keep = "five"
+[[mirror]]
+name = "md1"
+data_partition = "d1"
+cluster_partition = "/dev/c1"
+fs = "btrfs"
+survivor = "a"
+activate_at_start = "c"
+[[mirror]]
+nmp = 2
+data_partition = "/dev/d2"
+mount_point = "/mnt/2"
+peer_timeout = 600
+[mirror.on.c]
+data_partition = "/dev/d3"
+[event.md-81]
+mail = true
+"#;
+    let e = parse(text).expect_err("refused");
+    let told: Vec<_> = e.mistakes.iter().map(|m| (m.line, m.field.as_deref())).collect();
+    let want = [
+        (3, "server[0].mirror_connect"),
+        (7, "server[1].colour"),
+        (9, "agent.port"),
+        (10, "agent.alert_log_keep"),
+        (13, "mirror[0].data_partition"),
+        (15, "mirror[0].fs"),
+        (16, "mirror[0].survivor"),
+        (17, "mirror[0].activate_at_start"),
+        (18, "mirror[1].name"),
+        (23, "mirror[1].on.a.cluster_partition"),
+        (23, "mirror[1].on.b.cluster_partition"),
+        (22, "mirror[1].peer_timeout"),
+        (23, "mirror[1].on.c"),
+        (25, "event.md-81"),
+    ];
+    let mut told: Vec<_> = told.iter().map(|(l, f)| (l.unwrap_or(0), f.unwrap_or(""))).collect();
+    let mut want = want.to_vec();
+    told.sort_unstable();
+    want.sort_unstable();
+    assert_eq!(told, want, "{e}");
+    assert_eq!(e.to_string().lines().count(), want.len());
+    assert!(e.to_string().lines().all(|l| l.starts_with("x.toml: line ")), "{e}");
+    let json = serde_json::to_value(&e.mistakes[0]).expect("encodes");
+    assert_eq!((json["line"].as_u64(), json["fault"].as_str()), (Some(3), Some("address")));
+}
+
+#[test]
+fn what_is_no_toml_is_told_line_by_line() {
+    let e =
+        parse(&BASE.replace("name = \"b\"", "name = ").replace("md1\"", "md1")).expect_err("no");
+    let lines: Vec<_> = e.mistakes.iter().map(|m| m.line).collect();
+    assert!(lines.contains(&Some(6)) && lines.contains(&Some(9)), "{e}");
+    assert!(parse(&format!("{BASE}mount_point = \"/x\"\n")).is_err(), "said twice");
+}
+
+/// However many there are, what is told is bounded.
+#[test]
+fn mistakes_beyond_a_hundred_are_counted() {
+    let many: String = (0..250).map(|n| format!("key{n} = 1\n")).collect();
+    let e = parse(&format!("{BASE}{many}")).expect_err("refused");
+    assert_eq!((e.mistakes.len(), e.more), (100, 150));
+    assert!(e.to_string().ends_with("x.toml: and 150 more"), "{e}");
 }
 
 #[test]

@@ -149,6 +149,8 @@ pub enum Request {
         /// Name of the mirror.
         mirror: String,
     },
+    /// Read the configuration again and take over what differs.
+    Reload,
     /// The cluster manager vouches that the other server is off (`alone = "fenced"`).
     PeerDown {
         /// Name of the mirror.

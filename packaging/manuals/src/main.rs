@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
-use tools::{clpmdchng, clpmdctrl, clpmdinit, clpmdmon, clpmdmsg, clpmdstat};
+use tools::{clpmdchng, clpmdconv, clpmdctrl, clpmdinit, clpmdmon, clpmdmsg, clpmdstat};
 
 /// The daemons; see `build.rs`.
 mod found {
@@ -56,6 +56,7 @@ fn programs() -> Vec<Command> {
         clpmdinit::Args::command(),
         clpmdchng::Args::command(),
         clpmdchng::Args::command().name("clpmdchnng"),
+        clpmdconv::Args::command(),
         clpmdmon::Args::command(),
         clpmdmsg::Args::command(),
     ]);

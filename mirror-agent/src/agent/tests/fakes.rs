@@ -258,6 +258,10 @@ impl HostOps for Fake {
         Self::ready(self.step("mkfs"))
     }
 
+    fn reconfigure(&self, _: &Config, mirror: &MirrorConfig) {
+        self.journal.note(format!("reconfigure {}", mirror.name));
+    }
+
     fn is_blank(&self) -> Answer<Option<bool>> {
         Self::ready(Some(*self.blank.lock().expect("lock")))
     }
@@ -326,6 +330,28 @@ impl Plant for TwoPlant {
             }
             let events = take_events(&fake);
             Ok(Opened { driver: fake.clone(), host: fake, events, resumed: false })
+        })
+    }
+
+    fn sweep(&self, _: Arc<Config>) -> Answer<()> {
+        Fake::ready(())
+    }
+}
+
+/// Opens every mirror as a fake of its own that was prepared for it, and fails for any other.
+pub(crate) struct ManyPlant(pub(crate) Vec<(&'static str, Arc<Fake>)>);
+
+impl Plant for ManyPlant {
+    fn open(&self, _: Arc<Config>, mirror: MirrorConfig, _: Secret) -> Answer<Step<Opened>> {
+        let found = self.0.iter().find(|(name, _)| *name == mirror.name);
+        Fake::ready(match found {
+            Some((_, fake)) => Ok(Opened {
+                driver: fake.clone(),
+                host: fake.clone(),
+                events: take_events(fake),
+                resumed: false,
+            }),
+            None => Err(StepError { code: MdCode::ReadCluster, message: "torn".to_owned() }),
         })
     }
 

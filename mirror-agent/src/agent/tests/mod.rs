@@ -6,6 +6,7 @@ mod figures;
 mod follow;
 mod messages;
 mod order;
+mod reload;
 mod routing;
 mod start;
 
@@ -77,10 +78,11 @@ async fn lab_with(more: &str, switches: BTreeMap<String, EventSwitches>) -> Lab 
         super::StepError { code: crate::messages::MdCode::ReadCluster, message: "torn".to_owned() };
     let agent = Arc::new(Agent {
         config,
-        mirrors: vec![
+        reloads: super::reload::Orders::new().0,
+        mirrors: std::sync::RwLock::new(vec![
             Entry::Open(Arc::clone(&mirror)),
             Entry::Broken { name: "md2".to_owned(), error, peer: Arc::default() },
-        ],
+        ]),
         peer: Box::new(FakePeer(fake.clone())),
         events,
         stopping: AtomicBool::new(false),

@@ -39,7 +39,7 @@ fn config(dir: &Path, address: &str) -> Config {
 
 fn options(config: &Config) -> (Options, std::thread::JoinHandle<()>) {
     let (events, log) = EventLog::start(Sinks::of(config)).expect("events");
-    (Options { events, notify: None, power: Fake::new(0) }, log)
+    (Options { events, notify: None, power: Fake::new(0), hangup: None }, log)
 }
 
 fn alerts(dir: &Path) -> String {
