@@ -11,6 +11,7 @@ use crate::host::power::PowerAction;
 use crate::messages::{EventSwitches, table};
 use mirror_core::both_active::BothActive;
 use mirror_core::units::Side;
+use mirror_core::wire::Security;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -205,7 +206,12 @@ fn agent(file: &Path, root: &Table) -> Load<AgentConfig> {
         run_dir,
         log_dir: r.path("log_dir")?,
         device_dir: r.path("device_dir")?,
+        control_group: r.text_opt("control_group")?,
         secret_file: r.path("secret_file")?,
+        security: match r.text("security")?.as_str() {
+            "authenticated" => Security::Authenticated,
+            _ => Security::Encrypted,
+        },
         auto_recovery: match r.text("auto_recovery")?.as_str() {
             "active" => AutoRecovery::Active,
             "off" => AutoRecovery::Off,

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
-use tools::{clpmdchng, clpmdctrl, clpmdinit, clpmdmon, clpmdmsg, clpmdstat};
+use tools::{clpmdchng, clpmdctrl, clpmdinit, clpmdmon, clpmdmsg, clpmdsecret, clpmdstat};
 
 /// The daemons; see `build.rs`.
 mod found {
@@ -58,6 +58,7 @@ fn programs() -> Vec<Command> {
         clpmdchng::Args::command().name("clpmdchnng"),
         clpmdmon::Args::command(),
         clpmdmsg::Args::command(),
+        clpmdsecret::Args::command(),
     ]);
     all
 }
