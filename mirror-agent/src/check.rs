@@ -1,6 +1,7 @@
 //! `clpmdagent --check`: whether the configuration can be used, and what this host offers for it.
 
 use crate::config::{Config, ConfigError};
+use crate::ctl::Access;
 use crate::host::offers::{self, Choice, Facts, Finding};
 use crate::secret::Secret;
 use serde::Serialize;
@@ -70,6 +71,7 @@ impl CheckReport {
 
 fn usable(config: &Config) -> Result<(), String> {
     config.check_partitions().map_err(|e| e.to_string())?;
+    Access::of(config.agent.control_group.as_deref())?;
     Secret::load(&config.agent.secret_file).map(drop).map_err(|e| e.to_string())
 }
 

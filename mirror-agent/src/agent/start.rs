@@ -13,7 +13,7 @@ use crate::lock::{Lock, LockError, Role};
 use crate::messages::{Event, EventLog, StartReason, driver};
 use crate::peer::{Identity, PeerLink, PeerServer};
 use crate::secret::Secret;
-use nix::unistd::{Gid, Group};
+use nix::unistd::Gid;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, Permissions};
@@ -264,19 +264,13 @@ fn lock_failure(e: &LockError) -> StartError {
 fn control_access(config: &Config) -> Result<Access, StartError> {
     let folder = &config.agent.run_dir;
     let failed = |what: String| failure(StartReason::Config, what);
-    let Some(name) = &config.agent.control_group else {
-        close_folder(folder).map_err(|e| failed(format!("{}: {e}", folder.display())))?;
-        return Ok(Access::Owner);
+    let access = Access::of(config.agent.control_group.as_deref()).map_err(failed)?;
+    let set = match access {
+        Access::Owner => close_folder(folder),
+        Access::Group(group) => open_folder(folder, group),
     };
-    let group = Group::from_name(name)
-        .map_err(|e| failed(format!("[agent]: control_group = {name:?}: cannot be looked up: {e}")))?
-        .ok_or_else(|| {
-            failed(format!(
-                "[agent]: control_group = {name:?}: there is no such group; make it with: groupadd --system {name}"
-            ))
-        })?;
-    open_folder(folder, group.gid).map_err(|e| failed(format!("{}: {e}", folder.display())))?;
-    Ok(Access::Group(group.gid))
+    set.map_err(|e| failed(format!("{}: {e}", folder.display())))?;
+    Ok(access)
 }
 
 /// The mode of a run folder that a group may pass.

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use nix::libc;
-use nix::unistd::{Gid, geteuid};
+use nix::unistd::{Gid, Group, geteuid};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
@@ -25,6 +25,22 @@ pub enum Access {
 }
 
 impl Access {
+    /// What the setting `control_group` means on this host.
+    ///
+    /// # Errors
+    /// There is no such group; for the operator.
+    pub fn of(group: Option<&str>) -> Result<Self, String> {
+        let Some(name) = group else { return Ok(Self::Owner) };
+        let failed = |what: String| format!("[agent]: control_group = {name:?}: {what}");
+        match Group::from_name(name) {
+            Ok(Some(group)) => Ok(Self::Group(group.gid)),
+            Ok(None) => Err(failed(format!(
+                "there is no such group; make it with: groupadd --system {name}"
+            ))),
+            Err(e) => Err(failed(format!("cannot be looked up: {e}"))),
+        }
+    }
+
     /// Gives the socket at `path` its group and mode.
     pub(super) fn set_on(self, path: &Path) -> io::Result<()> {
         match self {
@@ -131,6 +147,14 @@ mod tests {
             assert_eq!(none.len(), own.len(), "the length that is needed");
         }
         assert_eq!(Access::Owner.check(&here), Ok(()));
+    }
+
+    #[test]
+    fn a_group_must_be_there() {
+        assert_eq!(Access::of(None), Ok(Access::Owner));
+        assert_eq!(Access::of(Some("root")), Ok(Access::Group(Gid::from_raw(0))));
+        let none = Access::of(Some("no-such-group-here")).expect_err("not there");
+        assert!(none.ends_with("groupadd --system no-such-group-here"), "{none}");
     }
 
     #[test]
