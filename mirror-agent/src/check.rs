@@ -1,6 +1,7 @@
 //! `clpmdagent --check`: whether the configuration can be used, and what this host offers for it.
 
 use crate::config::{Config, ConfigError, Fault, Mistake};
+use crate::ctl::Access;
 use crate::host::offers::{self, Choice, Facts, Finding};
 use crate::secret::Secret;
 use serde::Serialize;
@@ -95,6 +96,9 @@ fn whole(what: String) -> Mistake {
 /// What the text of the configuration does not show.
 fn unusable(config: &Config) -> Vec<Problem> {
     let mut out: Vec<_> = config.check_partitions().err().iter().flat_map(problems).collect();
+    if let Err(e) = Access::of(config.agent.control_group.as_deref()) {
+        out.push(Problem { file: config.file.display().to_string(), mistake: whole(e) });
+    }
     let secret = &config.agent.secret_file;
     if let Err(e) = Secret::load(secret) {
         out.push(Problem { file: secret.display().to_string(), mistake: whole(e.to_string()) });

@@ -10,6 +10,7 @@ pub mod clpmdctrl;
 pub mod clpmdinit;
 pub mod clpmdmon;
 pub mod clpmdmsg;
+pub mod clpmdsecret;
 pub mod clpmdstat;
 pub mod events;
 pub mod explain;

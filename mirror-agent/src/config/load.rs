@@ -15,6 +15,7 @@ use crate::host::power::PowerAction;
 use crate::messages::{EventSwitches, table};
 use mirror_core::both_active::BothActive;
 use mirror_core::units::Side;
+use mirror_core::wire::Security;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -277,7 +278,12 @@ fn agent(m: &Mistakes<'_>, root: &Table) -> Load<AgentConfig> {
             _ => MetricsAddress::Loopback,
         },
         device_dir: r.path("device_dir")?,
+        control_group: r.text_opt("control_group")?,
         secret_file: r.path("secret_file")?,
+        security: match r.text("security")?.as_str() {
+            "authenticated" => Security::Authenticated,
+            _ => Security::Encrypted,
+        },
         auto_recovery: match r.text("auto_recovery")?.as_str() {
             "active" => AutoRecovery::Active,
             "off" => AutoRecovery::Off,

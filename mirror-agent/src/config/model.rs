@@ -6,6 +6,7 @@ use crate::host::power::PowerAction;
 use crate::messages::EventSwitches;
 use mirror_core::both_active::BothActive;
 use mirror_core::units::Side;
+use mirror_core::wire::Security;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -105,8 +106,12 @@ pub struct AgentConfig {
     pub device_dir: PathBuf,
     /// Control socket.
     pub socket: PathBuf,
+    /// Group whose members may use the control socket, too.
+    pub control_group: Option<String>,
     /// The shared secret.
     pub secret_file: PathBuf,
+    /// How the connections between the servers are protected.
+    pub security: Security,
     /// When recovery starts by itself.
     pub auto_recovery: AutoRecovery,
     /// Whether an active side may go on alone.

@@ -1,13 +1,16 @@
-//! The control protocol between the tools and the agent: JSON lines on a unix socket (mode 0600).
+//! The control protocol between the tools and the agent: JSON lines on a unix socket. It is for
+//! root and the agent's own user and, if one is named, for the members of a group.
 //!
 //! One line is one [`Query`] or one [`Reply`], at most [`LINE_MAX`] bytes with its newline. A
 //! query is answered by any number of `Progress` replies, which only say that the agent lives,
 //! and one other reply. A line that is no query is answered with `Error`, and the connection goes
 //! on; a line that is too long is answered with `Error` and ends it.
 
+mod access;
 mod client;
 mod server;
 
+pub use access::Access;
 pub use client::{Client, ClientError};
 pub use server::{Answer, CtlServer, Service};
 

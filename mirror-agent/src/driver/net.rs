@@ -485,7 +485,9 @@ impl Net {
     fn lose(&mut self, id: ConnId, why: &str, cx: &mut Cx<'_>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let note = match conn.phase {
-            Phase::Ready if why.contains(NO_FRAME) => Some(NetNote::NoFrame),
+            Phase::Ready if NO_FRAME.iter().any(|words| why.contains(words)) => {
+                Some(NetNote::NoFrame)
+            }
             Phase::Handshake => Some(NetNote::Refused(why.to_owned())),
             _ => None,
         };
@@ -531,8 +533,9 @@ fn addresses(conn: &Conn) -> Option<Connected> {
     Some(Connected { local, remote })
 }
 
-/// How the wire's error names bytes that are no frame.
-const NO_FRAME: &str = "frame magic";
+/// How the wire's error names bytes that are no frame of the peer. When all is encrypted, what is no
+/// frame cannot be told from a forged one.
+const NO_FRAME: [&str; 2] = ["frame magic", "is not authentic"];
 
 fn errno_text(errno: i32) -> String {
     io::Error::from_raw_os_error(errno).to_string()

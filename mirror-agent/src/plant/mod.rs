@@ -230,7 +230,12 @@ fn net_config(config: &Config, mirror: &MirrorConfig, secret: &Secret) -> Step<N
         remote: at(*other),
     };
     Ok(NetConfig {
-        link: LinkConfig { secret, mirror: mirror.name.clone(), side: config.side },
+        link: LinkConfig {
+            secret,
+            mirror: mirror.name.clone(),
+            side: config.side,
+            security: config.agent.security,
+        },
         routes: ours.iter().zip(theirs).map(route).collect(),
         listen,
         connect_limit: mirror.timing.connect,

@@ -13,7 +13,7 @@ use mirror_core::io::{
 };
 use mirror_core::status::{Color, LinkStatus, MirrorStatus, Phase, SideStatus};
 use mirror_core::units::{Extent, Millis, Now, Side};
-use mirror_core::wire::{LinkConfig, Secret};
+use mirror_core::wire::{LinkConfig, Secret, Security};
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -184,6 +184,7 @@ impl Rig {
                     secret: Secret::new(setup.secret).unwrap(),
                     mirror: "md1".to_owned(),
                     side: setup.side,
+                    security: Security::Encrypted,
                 },
                 routes: setup.routes,
                 listen: setup.listen,

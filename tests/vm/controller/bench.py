@@ -143,6 +143,7 @@ def _with_delay(lab, delay):
 
 def table(figures, rounds, seconds, say):
     """Medians, and ratios to DRBD and the disk."""
+    say("the mirror connect is encrypted, DRBD's is not")
     say(f"medians of {rounds} rounds of {seconds} s; lowest..highest in brackets; delay: of every packet, each way")
     say(f"{'case':9}{'delay':7}{'target':8}{'writes/s':>24}{'p50 us':>10}{'p99 us':>10}{'x DRBD':>9}{'x disk':>9}")
     for case, _, _ in CASES:
