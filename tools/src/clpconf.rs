@@ -162,7 +162,7 @@ fn connects(
                 out[1].push(b);
             }
             (Some(_), Some(_)) => {
-                left.out(format!("mirror connect {device}"), "at most four are used")
+                left.out(format!("mirror connect {device}"), "at most four are used");
             }
             _ => left
                 .out(format!("mirror connect {device}"), "not both servers have an address for it"),

@@ -98,7 +98,7 @@ impl Agent {
             }
             Request::Status { mirror } => self.reports(mirror.as_deref()).await,
             Request::Explain { mirror } => {
-                let story = self.story(&*self.managed(&mirror)?).await?;
+                let story = self.story(self.managed(&mirror)?.as_ref()).await?;
                 Ok(Response::Story(Box::new(story)))
             }
             Request::Monitor { mirror } => self.monitored(&mirror).await,
@@ -106,7 +106,7 @@ impl Agent {
             Request::Events { mirror, from } => self.follow(mirror.as_deref(), from).await,
             Request::Activate { mirror, nomount, peer_down } => {
                 let how = How { nomount, peer_down, ..How::default() };
-                self.activate(&*self.managed(&mirror)?, how).await.map(Response::Done)
+                self.activate(self.managed(&mirror)?.as_ref(), how).await.map(Response::Done)
             }
             Request::Deactivate { mirror } => {
                 self.managed(&mirror)?.deactivate().await.map(Response::Done)
@@ -185,7 +185,7 @@ impl Agent {
 
     async fn monitored(&self, name: &str) -> Result<Response, Refused> {
         let state = match self.entry(name) {
-            Some(Entry::Open(mirror)) => report::monitored(&*mirror).await,
+            Some(Entry::Open(mirror)) => report::monitored(&mirror).await,
             Some(Entry::Broken { peer, .. }) => Monitored { report: None, peer: peer.driver() },
             None => return Err(no_mirror(name)),
         };
@@ -194,11 +194,13 @@ impl Agent {
 
     async fn reports(&self, name: Option<&str>) -> Result<Response, Refused> {
         if let Some(name) = name {
-            return Ok(Response::Status(vec![report::complete(&*self.managed(name)?).await?]));
+            return Ok(Response::Status(vec![
+                report::complete(self.managed(name)?.as_ref()).await?,
+            ]));
         }
         let mut all = Vec::new();
         for mirror in self.open_mirrors() {
-            all.push(report::complete(&*mirror).await?);
+            all.push(report::complete(&mirror).await?);
         }
         Ok(Response::Status(all))
     }
@@ -222,7 +224,9 @@ impl Agent {
             return Err(no_mirror(name));
         }
         match self.config.side_of(server) {
-            Some(side) if side == self.config.side => self.force_here(&*self.managed(name)?).await,
+            Some(side) if side == self.config.side => {
+                self.force_here(self.managed(name)?.as_ref()).await
+            }
             Some(_) => self.force_there(server, name).await,
             None => {
                 let [a, b] = &self.config.servers;
@@ -275,9 +279,9 @@ impl Agent {
     async fn answer_peer(&self, request: PeerRequest) -> Result<PeerAnswer, Refused> {
         match request {
             PeerRequest::Ping => Ok(PeerAnswer::Pong(self.config.local().name.clone())),
-            PeerRequest::Report { mirror } => {
-                Ok(PeerAnswer::Report(Box::new(report::own(&*self.managed(&mirror)?).await?)))
-            }
+            PeerRequest::Report { mirror } => Ok(PeerAnswer::Report(Box::new(
+                report::own(self.managed(&mirror)?.as_ref()).await?,
+            ))),
             PeerRequest::Marked { mirror } => {
                 let mirror = self.managed(&mirror)?;
                 let marked = mirror.driver.marked(RANGES).await;
@@ -290,7 +294,7 @@ impl Agent {
             }
             PeerRequest::Force { mirror } => {
                 let outcome = match self.managed(&mirror) {
-                    Ok(m) => self.force_here(&*m).await,
+                    Ok(m) => self.force_here(&m).await,
                     Err(refused) => Err(refused),
                 };
                 Ok(PeerAnswer::Outcome(outcome.unwrap_or_else(Response::Refused)))

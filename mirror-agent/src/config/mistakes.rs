@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Mistakes that are told; more are counted.
 const TOLD_MAX: usize = 100;
+/// Longest text of one, in bytes: names and values of any length may be in it.
+const WHAT_MAX: usize = 2048;
 
 /// What kind of mistake, as far as message `mdagent` 2 tells them apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -81,6 +83,15 @@ impl ConfigError {
     }
 }
 
+fn bounded(mut what: String) -> String {
+    if what.len() > WHAT_MAX {
+        let end = (0..WHAT_MAX).rev().find(|n| what.is_char_boundary(*n)).unwrap_or(0);
+        what.truncate(end);
+        what.push_str(" ...");
+    }
+    what
+}
+
 /// Says that something could not be read, and that the mistake has been noted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Noted;
@@ -121,7 +132,8 @@ impl<'a> Mistakes<'a> {
     fn note(&self, fault: Fault, what: String, line: Option<usize>, spot: Option<Spot>) -> Noted {
         let mut found = self.found.borrow_mut();
         if found.len() < TOLD_MAX {
-            let field = spot.as_ref().map(ToString::to_string);
+            let what = bounded(what);
+            let field = spot.as_ref().map(|s| bounded(s.to_string()));
             found.push((Mistake { fault, line, field, what }, spot));
         } else {
             self.more.set(self.more.get() + 1);

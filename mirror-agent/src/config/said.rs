@@ -89,6 +89,6 @@ fn value(p: &Param, given: Option<&Value>) -> String {
 }
 
 /// As TOML writes it.
-fn text(value: impl ToString) -> String {
-    Value::String(value.to_string()).to_string()
+fn text(value: impl std::fmt::Display) -> String {
+    Value::String(format!("{value}")).to_string()
 }

@@ -9,6 +9,25 @@ use std::time::Duration;
 
 const EXAMPLE: &str = include_str!("../../../examples/two-servers.toml");
 
+/// One, two and ten mirrors: the examples are what their names say, on both servers.
+#[test]
+fn the_examples_load_as_they_are() {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples"));
+    let want = [("two-servers.toml", 1), ("two-mirrors.toml", 2), ("ten-mirrors.toml", 10)];
+    for (name, mirrors) in want {
+        for server in ["server1", "server2"] {
+            let config = Config::load(&folder.join(name), Some(server));
+            let config = config.unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(config.mirrors.len(), mirrors, "{name}");
+            let numbers: Vec<usize> = config.mirrors.iter().map(|m| usize::from(m.nmp)).collect();
+            assert_eq!(numbers, (1..=mirrors).collect::<Vec<_>>(), "{name}");
+        }
+    }
+    let files = std::fs::read_dir(folder).expect("examples").flatten();
+    let count = files.filter(|f| f.path().extension().is_some_and(|e| e == "toml")).count();
+    assert_eq!(count, want.len(), "every example is checked");
+}
+
 const BASE: &str = r#"
 [[server]]
 name = "a"
@@ -423,6 +442,9 @@ fn mistakes_beyond_a_hundred_are_counted() {
     let e = parse(&format!("{BASE}{many}")).expect_err("refused");
     assert_eq!((e.mistakes.len(), e.more), (100, 150));
     assert!(e.to_string().ends_with("x.toml: and 150 more"), "{e}");
+    let long = "é".repeat(200_000);
+    let e = parse(&BASE.replace("md1", &long)).expect_err("refused");
+    assert!(e.to_string().len() < 10_000, "however long a value is");
 }
 
 #[test]
