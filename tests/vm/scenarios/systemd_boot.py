@@ -14,7 +14,7 @@ MIRRORS = {
     2: f'fs = "none"\n{AUTO}',
     3: 'fs = "none"',
 }
-FSTAB = "/dev/NMP2 /mnt/nmp2 ext4 nofail,x-systemd.requires=clusterpro_md.service"
+FSTAB = "/dev/NMP2 /mnt/nmp2 ext4 x-systemd.wanted-by=dev-NMP2.device,x-systemd.requires=clusterpro_md.service"
 APPLICATION = f"systemd-run -q --unit=load --collect -p After=clusterpro_md.service lab-load write %s/records " \
               "/dev/virtio-ports/acks %d"
 
