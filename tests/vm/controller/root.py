@@ -12,7 +12,7 @@ PACKAGES = ["systemd-sysv", "udev", "dbus", "kmod", "lvm2", "multipath-tools", "
             "libgcc-s1"]
 SIZE = "1500M"  # sparse
 # What must be there before the root file system is.
-BOOT = ["virtio_pci", "virtio_blk", "ext4", "crc32c_generic"]
+BOOT = ["virtio_pci", "virtio_blk", "virtio_console", "ext4", "crc32c_generic"]
 # What is asked for later, by names of the hardware and of our units.
 MORE = ["virtio_net", "virtio_console", "virtio_rng", "virtio_scsi", "sd_mod", "ublk_drv", "nbd", "loop", "fuse",
         "dm_mod", "dm_multipath", "dm_flakey", "sch_netem", "autofs4"]
@@ -34,24 +34,38 @@ exec /bin/busybox switch_root /root /sbin/init
 SHELL = """[Unit]
 Description=Shell of the laboratory
 DefaultDependencies=no
-After=systemd-udevd.service
 Before=shutdown.target
 [Service]
-ExecStart=/bin/sh -c 'while :; do [ ! -e %s ] || sh <>%s >&0 2>&0; sleep 1; done'
+ExecStart=/usr/local/bin/lab-shell
 Restart=always
 KillMode=process
 [Install]
 WantedBy=sysinit.target
-""".replace("%s", "/dev/virtio-ports/shell0")
+"""
+# By the port's name in /sys: udev makes its link late.
+SHELL_LOOP = """#!/bin/sh
+until port=$(grep -lx shell0 /sys/class/virtio-ports/*/name); do sleep 1; done
+port=${port%/name}
+while :; do
+    sh <>/dev/${port##*/} >&0 2>&0
+    sleep 1
+done
+"""
 FILES = {
     "etc/systemd/system/lab-shell.service": SHELL,
+    "usr/local/bin/lab-shell": SHELL_LOOP,
     "etc/systemd/journald.conf.d/lab.conf": "[Journal]\nStorage=persistent\nForwardToConsole=yes\n"
                                             "TTYPath=/dev/ttyS1\nMaxLevelConsole=info\nRateLimitBurst=0\n",
-    # Nothing that starts by itself and costs an emulated machine its time.
+    # Questions to disks that emulated ones do not answer: a second of an emulated processor each.
+    "etc/udev/rules.d/55-scsi-sg3_id.rules": "",
+    "etc/udev/rules.d/58-scsi-sg3_symlink.rules": "",
     "etc/fstab": "",
     "etc/multipath.conf": "defaults {\n}\n",
 }
-MASKED = ["getty@tty1.service", "serial-getty@ttyS0.service", "apt-daily.timer", "apt-daily-upgrade.timer",
+# Nothing that starts by itself and costs an emulated machine its time.
+MASKED = ["systemd-logind.service", "systemd-pcrphase.service", "systemd-hostnamed.service",
+          "systemd-user-sessions.service", "lvm2-lvmpolld.socket",
+          "getty@tty1.service", "serial-getty@ttyS0.service", "apt-daily.timer", "apt-daily-upgrade.timer",
           "dpkg-db-backup.timer", "fstrim.timer", "e2scrub_all.timer", "e2scrub_reap.service"]
 
 
@@ -104,10 +118,10 @@ def _modules(tree, kernel):
     modules = image.Modules(kernel / "modules")
     release = kernel.name.removeprefix("linux-image-")
     folder = tree / "usr/lib/modules" / release
-    folder.mkdir(parents=True)
+    (folder / "kernel").mkdir(parents=True)
     for name in [*BOOT, *MORE]:
         for part in modules.chain_if_any(name):
-            (folder / f"{part}.ko").write_bytes(modules.read[part])
+            (folder / "kernel" / f"{part}.ko").write_bytes(modules.read[part])
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
         shutil.copy(kernel / "modules" / name, folder)
     _chroot(tree, "depmod", release)
@@ -121,6 +135,7 @@ def _write_tree(tree, kernel, package, binaries):
     (tree / "etc/hostname").unlink(missing_ok=True)  # the kernel's command line says it
     (tree / "etc/machine-id").write_text("")  # "uninitialized" would enable every unit at the first boot
     (tree / "var/log/journal").mkdir(exist_ok=True)
+    (tree / "usr/local/bin/lab-shell").chmod(0o755)
     shutil.copy(Path(binaries) / "lab-load", tree / "usr/local/bin")
     shutil.copy(package, tree / "package.deb")
     _chroot(tree, "dpkg", "-i", "/package.deb")
