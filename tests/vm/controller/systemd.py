@@ -41,6 +41,8 @@ class Systemd(Lab):
                 start = (SPARE_MB + i * size) * MIB // SECTOR
                 lines.append(f"start={start}, size={size * MIB // SECTOR}, name=md{number}-{kind}, uuid={IDENTITY % (i + 1)}")
             text = "\n".join(lines)
+            # The targets of a boot do not wait for drivers of disks that no mount asks for.
+            self.wait(300, f"server{n} has {disk}", lambda d=disk: self.sh(n, f"test -b {d}")[0] == 0)
             self.run(n, f"sfdisk -q {disk} <<'X'\n{text}\nX\nudevadm settle")
 
     def config(self):

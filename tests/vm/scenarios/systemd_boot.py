@@ -15,6 +15,7 @@ MIRRORS = {
     3: 'fs = "none"',
 }
 FSTAB = "/dev/NMP2 /mnt/nmp2 ext4 x-systemd.wanted-by=dev-NMP2.device,x-systemd.requires=clusterpro_md.service"
+FILTER = 'devices { global_filter = [ "r|^/dev/sda|", "r|^/dev/disk/|" ] }'
 APPLICATION = f"systemd-run -q --unit=load --collect -p After=clusterpro_md.service lab-load write %s/records " \
               "/dev/virtio-ports/acks %d"
 
@@ -69,7 +70,9 @@ def set_up(lab):
     lab.run(1, "mkfs.ext4 -q -L inside /dev/NMP2")
     lab.run(1, "systemctl start mnt-nmp2.mount", 150)
     lab.ctrl(1, "--active md3")
-    lab.run(1, "pvcreate -q /dev/NMP3 && vgcreate -q vgmd3 /dev/NMP3 && lvcreate -q -L 4M -n lv vgmd3 && vgchange -an vgmd3", 120)
+    # The filter for these commands only: at the boot udev's rules must do without.
+    lab.run(1, "for step in 'pvcreate /dev/NMP3' 'vgcreate vgmd3 /dev/NMP3' 'lvcreate -an -Zn -L 4M -n lv vgmd3'; do "
+               f"$step -q --config '{FILTER}' || exit; done", 120)
     lab.ctrl(1, "--deactive md3")
 
 
