@@ -11,8 +11,8 @@ from . import host, image
 PACKAGES = ["systemd-sysv", "udev", "dbus", "kmod", "lvm2", "multipath-tools", "e2fsprogs", "fdisk", "iproute2",
             "libgcc-s1"]
 SIZE = "1500M"  # sparse
-# What must be there before the root file system is.
-BOOT = ["virtio_pci", "virtio_blk", "virtio_console", "ext4", "crc32c_generic"]
+# What is there before the root file system: its disk, and that of the data, as if both were of one kind.
+BOOT = ["virtio_pci", "virtio_blk", "virtio_console", "virtio_scsi", "sd_mod", "ext4", "crc32c_generic"]
 # What is asked for later, by names of the hardware and of our units.
 MORE = ["virtio_net", "virtio_console", "virtio_rng", "virtio_scsi", "sd_mod", "ublk_drv", "nbd", "loop", "fuse",
         "dm_mod", "dm_multipath", "dm_flakey", "sch_netem", "autofs4"]
