@@ -257,7 +257,7 @@ class Lab:
     def stop_agent(self, n):
         """Ends the agent in good order."""
         self.run(n, "kill -TERM $(cat /run/agent.pid)")
-        self.wait(60, f"the agent of server{n} ends", lambda: not self.agent_runs(n))
+        self.wait(120, f"the agent of server{n} ends", lambda: not self.agent_runs(n))
 
     def hand_over(self, n):
         """Ends the agent so that the next one goes on with its device."""
