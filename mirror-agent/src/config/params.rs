@@ -503,8 +503,8 @@ pub static PARAMS: &[Param] = &[
     param(
         Mirror,
         "hot_regions",
-        int(16, 65_536, "regions of 64 KiB"),
-        Preset::Int(1024),
+        int(16, 1_048_576, "regions of 64 KiB"),
+        Preset::Int(65_536),
         "How many regions may stay marked while they are being written: more costs a longer recovery after a crash, fewer costs more marking.",
     ),
     param(

@@ -341,9 +341,8 @@ impl Mirror {
             self.hot.begin(regions);
             return true;
         }
-        if let Some(marks) = &mut self.meta.marks {
-            marks.set(regions.clone());
-        }
+        self.ask_for_marks(regions.clone());
+        let Some(op) = self.app.ops.get_mut(&token) else { return false };
         if !holds(Rule::IntentFirst) {
             op.stage = Stage::Gate;
             op.hot = true;
@@ -351,6 +350,37 @@ impl Mirror {
             return true;
         }
         false
+    }
+
+    fn ask_for_marks(&mut self, regions: std::ops::Range<u32>) {
+        let Some(marks) = &mut self.meta.marks else { return };
+        if marks.wanted().all(regions.clone()) {
+            return; // the write that makes them durable is under way
+        }
+        marks.set(regions.clone());
+        // Alone, every mark is a difference that has to be copied.
+        if self.is_mirroring() {
+            self.mark_ahead(regions);
+        }
+    }
+
+    /// Marks the neighbours of `regions` in the same write, where more of them are being written.
+    fn mark_ahead(&mut self, regions: std::ops::Range<u32>) {
+        let Some(marks) = &mut self.meta.marks else { return };
+        let size = self.tuning.ahead_regions.max(1);
+        let start = regions.start / size * size;
+        let group = start..start.saturating_add(size).min(marks.regions());
+        let room = self.tuning.hot_regions.saturating_sub(self.hot.len());
+        if group.len() > room || !self.hot.knows_any(group.clone()) {
+            return;
+        }
+        for region in group {
+            // One that has a mark may be dirty: that is none of ours.
+            if !marks.wanted().get(region) {
+                marks.set(region..region + 1);
+                self.hot.expect(region);
+            }
+        }
     }
 
     fn gate(&mut self, is_flush: bool) -> Gate {

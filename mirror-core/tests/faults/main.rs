@@ -397,3 +397,27 @@ fn what_waits_when_the_session_ends_is_not_counted_again() {
     rig.pass(100);
     assert_eq!(rig.waits(), once);
 }
+
+/// Two regions of a group are being written: a write to a third finds its mark.
+#[test]
+fn neighbours_are_marked_ahead() {
+    let mut rig = Rig::active();
+    rig.write(0);
+    rig.write(1 << 16);
+    assert_eq!(rig.data.len(), 2);
+    rig.cluster_fails = true;
+    rig.write(2 << 16);
+    assert_eq!(rig.data.len(), 3, "it waits for a mark of its own");
+}
+
+/// Alone, every mark is a difference that has to be copied.
+#[test]
+fn alone_nothing_is_marked_ahead() {
+    let mut rig = Rig::active_alone();
+    rig.write(0);
+    rig.write(1 << 16);
+    assert_eq!(rig.data.len(), 2);
+    rig.cluster_fails = true;
+    rig.write(2 << 16);
+    assert_eq!(rig.data.len(), 2, "its mark was set before it came");
+}

@@ -21,11 +21,16 @@ use std::collections::BTreeMap;
 
 /// The settings of both agents in this run.
 fn tuning(options: &Options, rng: &mut Rng) -> Tuning {
-    let mut tuning = Tuning { hot_regions: 8, copy_depth: 3, ..Tuning::default() };
+    let mut tuning =
+        Tuning { hot_regions: 8, copy_depth: 3, ahead_regions: 1, ..Tuning::default() };
     tuning.fenced = rng.chance(options.fenced);
     if rng.chance(options.reluctant) {
         let active = rng.chance(500);
         tuning.auto_recovery = if active { AutoRecovery::Active } else { AutoRecovery::Off };
+    }
+    // Few: marks that no write needs hide the lack of those that one does.
+    if rng.chance(options.ahead) {
+        tuning.ahead_regions = 3;
     }
     tuning
 }
