@@ -102,8 +102,9 @@ pub struct World {
     pub history: Vec<String>,
     pub(crate) faults: bool,
     pub(crate) stepped: bool,
-    /// For each server: the forces that are not answered yet, with the generation it had before.
-    pub(crate) forcing: [Vec<(CommandId, Option<Generation>)>; 2],
+    /// For each server: the forces that are not answered yet, with the generation that it had before, and
+    /// what was on its disk then.
+    pub(crate) forcing: [Vec<(CommandId, Option<Generation>, Vec<Stamp>)>; 2],
     /// The agent of this server has just stopped.
     pub(crate) stopping: Option<usize>,
     /// The agent of this server dies at once, its device does not.
