@@ -178,6 +178,8 @@ impl World {
     pub(crate) fn promise_at(&mut self, node: usize, notice: &Notice) {
         match notice {
             Notice::Parked { .. } => {
+                // It is up, whoever said that it is off.
+                self.promises.vouched[node] = false;
                 // The other has gone on, and this one has not and does not now.
                 let idle = !self.nodes[node].is_active();
                 let older = idle && self.is_older(node);

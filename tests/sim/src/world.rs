@@ -88,6 +88,10 @@ fn sends_a_copy(actions: &[Action]) -> bool {
     })
 }
 
+/// A force that was ordered, with the generation that its server had before, and what was on its disk
+/// then.
+pub type Ordered = (CommandId, Option<Generation>, Vec<Stamp>);
+
 /// The whole simulation.
 #[derive(Debug)]
 pub struct World {
@@ -107,8 +111,8 @@ pub struct World {
     pub history: Vec<String>,
     pub(crate) faults: bool,
     pub(crate) stepped: bool,
-    /// For each server: the forces that are not answered yet, with the generation it had before.
-    pub(crate) forcing: [Vec<(CommandId, Option<Generation>)>; 2],
+    /// For each server: the forces that are not answered yet.
+    pub(crate) forcing: [Vec<Ordered>; 2],
     /// The agent of this server has just stopped.
     pub(crate) stopping: Option<usize>,
     /// The agent of this server dies at once, its device does not.
