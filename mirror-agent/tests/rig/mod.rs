@@ -209,12 +209,19 @@ impl Rig {
     }
 
     pub fn next(&self) -> Event {
-        self.seen.recv_timeout(LIMIT).expect("an event")
+        loop {
+            match self.seen.recv_timeout(LIMIT).expect("an event") {
+                // Parts of a frame: how many there are is the network's affair.
+                Event::Heard { .. } => {}
+                event => return event,
+            }
+        }
     }
 
     pub fn nothing_for(&self, time: Duration) {
-        if let Ok(event) = self.seen.recv_timeout(time) {
-            panic!("unexpected {event:?}");
+        let end = Instant::now() + time;
+        while let Ok(event) = self.seen.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            assert!(matches!(event, Event::Heard { .. }), "unexpected {event:?}");
         }
     }
 
