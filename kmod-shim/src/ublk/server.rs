@@ -1,14 +1,14 @@
 //! The server of one ublk device as a front end.
 
-use super::abi::{IoDesc, IoOp};
 use super::device::{Admin, Geometry, ServerEnd, device_path, is_claimed, stays};
+use super::request::{Wanted, wanted};
 use crate::front::FrontEnd;
 use crate::nbd::Export;
 use crate::sys::ublk::Queue;
 use crate::sys::{Completion, Fd, Op, Slots, Submitter};
 use mirror_core::buf::{Buf, BufMut};
-use mirror_core::io::{Request, RequestError, RequestId, RequestOp};
-use mirror_core::units::{Extent, MAX_EXTENT_BYTES};
+use mirror_core::io::{Request, RequestError, RequestId};
+use mirror_core::units::MAX_EXTENT_BYTES;
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::{HashMap, VecDeque};
@@ -21,7 +21,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 const DEPTH: u16 = 64;
 /// Longest read or write, in bytes.
 const MAX_IO: u32 = 512 << 10;
-const SECTOR: u64 = 512;
 
 /// Which device to serve.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,18 +151,15 @@ impl UblkServer {
     fn request_of(&mut self, tag: u16, ring: &mut dyn Submitter) -> Option<Request> {
         let queue = self.queue.as_mut()?;
         let desc = queue.description(tag);
-        let bytes = u64::from(desc.sectors) * SECTOR;
-        let extent = Extent::new(desc.start.saturating_mul(SECTOR), bytes);
-        let op = if self.failed { None } else { request_op(queue, tag, desc, bytes) };
-        let Some((op, reported)) = op else {
+        let wanted = if self.failed { None } else { wanted(desc, queue.buffer(tag)) };
+        let Some(Wanted { op, extent, fua, reported }) = wanted else {
             queue.commit(tag, -libc::EIO, ring);
             return None;
         };
         self.next_request += 1;
         let id = RequestId(self.next_request);
         self.requests.insert(id, (tag, reported));
-        let extent = if matches!(op, RequestOp::Flush) { Extent::default() } else { extent };
-        Some(Request { id, op, extent, fua: desc.fua })
+        Some(Request { id, op, extent, fua })
     }
 
     /// The second order to stop: what the core still owes is not waited for, nor are users of a
@@ -202,24 +198,6 @@ impl UblkServer {
             self.complaints
                 .push_back(format!("{} was stopped by somebody else ({e})", self.name()));
         }
-    }
-}
-
-/// What the core is to do, and the bytes that a success reports to the driver.
-fn request_op(queue: &mut Queue, tag: u16, desc: IoDesc, bytes: u64) -> Option<(RequestOp, u32)> {
-    let len = usize::try_from(bytes).ok()?;
-    let reported = u32::try_from(bytes).ok()?;
-    match desc.op {
-        IoOp::Read => Some((RequestOp::Read, reported)),
-        IoOp::Write => {
-            // The one private copy (the driver's own is reused with the next request).
-            let data = Buf::copied_from(queue.buffer(tag).get(..len)?);
-            Some((RequestOp::Write(data), reported))
-        }
-        IoOp::Flush => Some((RequestOp::Flush, 0)),
-        IoOp::Discard => Some((RequestOp::Zero { unmap: true }, 0)),
-        IoOp::WriteZeroes => Some((RequestOp::Zero { unmap: !desc.no_unmap }, 0)),
-        IoOp::Other => None,
     }
 }
 
