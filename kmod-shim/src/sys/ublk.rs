@@ -94,6 +94,7 @@ pub(crate) struct Queue {
     mapped: NonZeroUsize,
     memory: Memory,
     ours: Vec<bool>,
+    max_io: usize,
     legacy: bool,
 }
 
@@ -123,8 +124,14 @@ impl Queue {
             mapped,
             memory,
             ours: vec![true; usize::from(depth)],
+            max_io,
             legacy,
         })
+    }
+
+    /// Longest read or write, in bytes.
+    pub(crate) const fn max_io(&self) -> usize {
+        self.max_io
     }
 
     /// Whether the ring can reach a request's memory, under its tag as the index.

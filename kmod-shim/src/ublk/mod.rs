@@ -19,10 +19,12 @@
 
 pub(crate) mod abi;
 mod device;
+mod request;
 mod server;
 
 pub use device::{
     DeviceInfo, DeviceState, Survival, begin_takeover, device_path, inspect, is_available,
     is_claimed, reads_straight, remove, stop, survival,
 };
+pub use request::Wanted;
 pub use server::{DEPTH, MAX_IO, UblkServer, UblkSpec};

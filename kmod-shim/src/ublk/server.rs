@@ -1,14 +1,14 @@
 //! The server of one ublk device as a front end.
 
-use super::abi::{IoDesc, IoOp};
 use super::device::{Admin, Geometry, ServerEnd, device_path, is_claimed, stays};
+use super::request::{Wanted, wanted};
 use crate::front::FrontEnd;
 use crate::nbd::Export;
 use crate::sys::ublk::{Queue, QueueShape};
 use crate::sys::{Completion, Fd, Op, Slots, Submitter};
 use mirror_core::buf::{Buf, BufMut};
 use mirror_core::io::{Request, RequestError, RequestId, RequestOp};
-use mirror_core::units::{Extent, MAX_EXTENT_BYTES};
+use mirror_core::units::MAX_EXTENT_BYTES;
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::{HashMap, VecDeque};
@@ -21,7 +21,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 pub const DEPTH: u16 = 64;
 /// Longest read or write of a device that is made, in bytes.
 pub const MAX_IO: u32 = 512 << 10;
-const SECTOR: u64 = 512;
 
 /// Which device to serve.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -238,10 +237,12 @@ impl UblkServer {
     fn request_of(&mut self, tag: u16, ring: &mut dyn Submitter) -> Option<Request> {
         let queue = self.queue.as_mut()?;
         let desc = queue.description(tag);
-        let bytes = u64::from(desc.sectors) * SECTOR;
-        let extent = Extent::new(desc.start.saturating_mul(SECTOR), bytes);
-        let op = if self.failed { None } else { request_op(queue, tag, desc, bytes) };
-        let Some((op, bytes)) = op else {
+        let wanted = if self.failed {
+            None
+        } else {
+            wanted(desc, queue.max_io(), |len| queue.fetch_bytes(tag, len).ok())
+        };
+        let Some(Wanted { op, extent, fua, reported: bytes }) = wanted else {
             queue.commit(tag, -libc::EIO, ring);
             return None;
         };
@@ -249,8 +250,7 @@ impl UblkServer {
         self.next_request += 1;
         let id = RequestId(self.next_request);
         self.requests.insert(id, Open { tag, bytes, lendable, lent: false, late: None });
-        let extent = if matches!(op, RequestOp::Flush) { Extent::default() } else { extent };
-        Some(Request { id, op, extent, fua: desc.fua })
+        Some(Request { id, op, extent, fua })
     }
 
     /// Answers a request whose memory nobody has.
@@ -308,23 +308,6 @@ impl UblkServer {
             self.complaints
                 .push_back(format!("{} was stopped by somebody else ({e})", self.name()));
         }
-    }
-}
-
-/// What the core is to do, and the bytes that a success reports to the driver.
-fn request_op(queue: &mut Queue, tag: u16, desc: IoDesc, bytes: u64) -> Option<(RequestOp, u32)> {
-    let len = usize::try_from(bytes).ok()?;
-    let reported = u32::try_from(bytes).ok()?;
-    match desc.op {
-        IoOp::Read => Some((RequestOp::Read, reported)),
-        IoOp::Write => {
-            // The one private copy: what the application has in its memory it may change.
-            Some((RequestOp::Write(queue.fetch_bytes(tag, len).ok()?), reported))
-        }
-        IoOp::Flush => Some((RequestOp::Flush, 0)),
-        IoOp::Discard => Some((RequestOp::Zero { unmap: true }, 0)),
-        IoOp::WriteZeroes => Some((RequestOp::Zero { unmap: !desc.no_unmap }, 0)),
-        IoOp::Other => None,
     }
 }
 

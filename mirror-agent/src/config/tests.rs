@@ -169,6 +169,23 @@ fn two_names_of_one_partition_are_found() {
     assert_eq!(config.check_partitions(), Ok(()));
 }
 
+/// Regions are counted in 32 bits. Before anything is made of it, and not by using a part of it.
+#[test]
+fn a_data_partition_beyond_any_mirror_is_found() {
+    use mirror_core::units::MAX_MIRROR_BYTES;
+    // A file system that takes a sparse file of this size.
+    let dir = tempfile::tempdir_in("/dev/shm").expect("folder");
+    let path = dir.path().join("d1");
+    let file = std::fs::File::create(&path).expect("file");
+    let config = parse(&BASE.replace("/dev/d1", path.to_str().expect("path"))).expect("base");
+    file.set_len(MAX_MIRROR_BYTES).expect("a large file");
+    assert_eq!(config.check_partitions(), Ok(()));
+    file.set_len(MAX_MIRROR_BYTES + 512).expect("a larger file");
+    let e = config.check_partitions().expect_err("too large").to_string();
+    assert!(e.contains("data_partition") && e.contains("281474976645632 bytes"), "{e}");
+    assert!(e.contains("at most 281474976645120"), "{e}");
+}
+
 #[test]
 fn what_belongs_to_one_mirror_is_used_once() {
     assert_eq!(parse(&second("")).expect("two mirrors").mirrors.len(), 2);

@@ -19,7 +19,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const DATA_SIZE: u64 = 8 << 20;
 pub const LIMIT: Duration = Duration::from_secs(10);
@@ -220,7 +220,8 @@ impl Rig {
 
     pub fn nothing_for(&self, time: Duration) {
         let end = Instant::now() + time;
-        while let Ok(event) = self.seen.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        while let Ok(event) = self.seen.recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
             assert!(matches!(event, Event::Heard { .. }), "unexpected {event:?}");
         }
     }
