@@ -114,7 +114,7 @@ fn one_refusal_refuses_everything_and_all_are_named() {
     assert_eq!(
         text,
         "[agent]: port: 29004 -> 1: takes a restart of the agent\n\
-         [[mirror]] md1: hot_regions: 1024 -> 99: takes a restart of the agent"
+         [[mirror]] md1: hot_regions: 65536 -> 99: takes a restart of the agent"
     );
 }
 
