@@ -39,7 +39,9 @@ pub(crate) fn verify(path: &str, acks: &str, from: u64) -> io::Result<()> {
                 })
             })
             .collect();
-        writers.into_iter().try_for_each(|w| w.join().map_err(|_| io::Error::other("a writer died"))?)
+        writers
+            .into_iter()
+            .try_for_each(|w| w.join().map_err(|_| io::Error::other("a writer died"))?)
     })
 }
 
