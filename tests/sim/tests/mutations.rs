@@ -142,7 +142,7 @@ finds! {
     flush_both: FlushBoth in crashes(), 20;
     fua_both: FuaBoth in everything(), 1000;
     overlap: Overlap in crashes(), 20;
-    settle_active: SettleActive in crashes(), 60;
+    settle_active: SettleActive in crashes(), 400;
     settle_uninterrupted: SettleUninterrupted in crashes(), 200;
     abnormal_source: AbnormalSource in everything(), 900;
     abnormal_active: AbnormalActive in everything(), 300;
@@ -164,7 +164,7 @@ finds! {
     activation_first: ActivationFirst in Options::everything(), 20;
     restored: Restored in Options::everything(), 40;
     peer_was_active: PeerWasActive in crashes(), 150;
-    two_copies: TwoCopies in rot(), 700;
+    two_copies: TwoCopies in rot(), 4000;
     repair_first: RepairFirst in rot(), 250;
     error_kept: ErrorKept in failing_disks(), 80;
     clean_peer_read: CleanPeerRead in bad_sectors(), 100;
