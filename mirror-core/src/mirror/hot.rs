@@ -141,7 +141,12 @@ impl Hot {
 
     /// The session ended: from here on only a copy in a later session clears these marks. Writes
     /// in flight stay known.
-    pub(super) fn session_ended(&mut self) {
+    ///
+    /// Returns the regions that were marked for writes that never came.
+    pub(super) fn session_ended(&mut self) -> Vec<u32> {
+        let unwritten =
+            |(_, region): &(&u32, &Region)| region.in_flight == 0 && region.last_end == 0;
+        let unwritten = self.regions.iter().filter(unwritten).map(|(r, _)| *r).collect();
         if holds(Rule::DirtyAtStart) {
             self.regions.retain(|_, region| region.in_flight > 0);
         }
@@ -149,6 +154,7 @@ impl Hot {
             region.eager = false;
         }
         self.eager.clear();
+        unwritten
     }
 }
 
@@ -209,6 +215,19 @@ mod tests {
         let began = hot.ends();
         hot.flushed(began);
         assert!(hot.take_clean(10, |_| false).is_empty());
+    }
+
+    #[test]
+    fn what_was_expected_and_not_written_is_no_difference() {
+        let mut hot = Hot::default();
+        hot.begin(1..3);
+        hot.end(1..2, true);
+        hot.expect(3);
+        hot.expect(4);
+        hot.copied(4..5);
+        assert_eq!(hot.session_ended(), [3]);
+        hot.end(2..3, false);
+        assert!(hot.session_ended().is_empty());
     }
 
     #[test]

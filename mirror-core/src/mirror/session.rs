@@ -122,7 +122,11 @@ impl Mirror {
         let in_sync = session.role != Role::Target
             || session.target.as_ref().is_some_and(Target::stayed_complete);
         self.loss = Some(Loss { in_sync, active: self.active });
-        self.hot.session_ended();
+        // Marks that no write has used are no difference.
+        let unwritten = self.hot.session_ended();
+        if let Some(marks) = &mut self.meta.marks {
+            unwritten.into_iter().for_each(|region| marks.clear(region));
+        }
         self.cool = super::app::Cool::default();
         self.standby_lost_peer();
         self.copy_aborted(session);

@@ -410,6 +410,17 @@ fn neighbours_are_marked_ahead() {
     assert_eq!(rig.data.len(), 3, "it waits for a mark of its own");
 }
 
+/// The session ends: the neighbours that were not written are no difference.
+#[test]
+fn marks_ahead_go_with_the_session() {
+    let mut rig = Rig::active();
+    rig.write(0);
+    rig.write(1 << 16);
+    assert_eq!(rig.marked(), 16, "all of the group");
+    rig.disconnect();
+    assert_eq!(rig.marked(), 2);
+}
+
 /// Alone, every mark is a difference that has to be copied.
 #[test]
 fn alone_nothing_is_marked_ahead() {

@@ -127,6 +127,11 @@ impl Rig {
         })
     }
 
+    /// Regions that are marked here.
+    pub(crate) fn marked(&self) -> u64 {
+        self.mirror.marked(usize::MAX).bytes >> 16
+    }
+
     pub(crate) fn record(&self) -> &Record {
         self.mirror.record()
     }
