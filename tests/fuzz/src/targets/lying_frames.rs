@@ -29,10 +29,10 @@ impl Known {
         self.honest.connected();
     }
 
-    pub(crate) fn sent(&mut self, frame: Frame) {
+    pub(crate) fn sent(&mut self, frame: &Frame) {
         self.session = frame.session.0;
         let mut honest = std::mem::take(&mut self.honest);
-        honest.hears(&frame, || card(&mut Input::new(&[0, 0, 2]), self));
+        honest.hears(frame, || card(&mut Input::new(&[0, 0, 2]), self));
         self.honest = honest;
         match frame.message {
             Message::Verdict { row } => self.row = row,

@@ -201,7 +201,7 @@ impl Rig {
             }
             Action::Send { conn, frame } => {
                 assert!(self.live.contains(&conn.0), "{frame:?} over {conn:?}, which is gone");
-                self.known.sent(frame);
+                self.known.sent(&frame);
             }
             Action::Close { conn, .. } => {
                 assert!(self.live.remove(&conn.0), "{conn:?} is closed twice");
