@@ -168,10 +168,13 @@ impl Mirror {
             return;
         }
         target.step = Step::Adopting;
-        let peer_active = self.session().is_some_and(|s| s.peer_active);
+        let Some(session) = self.session() else { return };
+        let (peer_active, shown) = (session.peer_active, session.theirs.record.mirror);
         let record = &mut self.meta.record;
+        // Two copies of the record with two mirrors in them could not be read back.
+        let known = [record.mirror, shown].into_iter().find(|m| !m.is_none());
         let copied = record.inconsistent.map_or(record.generation, |i| Some(i.toward));
-        if copied != Some(generation) || mirror.is_none() {
+        if copied != Some(generation) || mirror.is_none() || known.is_some_and(|m| m != mirror) {
             self.protocol_error("an adoption of something else than was copied");
             return;
         }

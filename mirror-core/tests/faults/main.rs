@@ -319,6 +319,31 @@ fn a_peer_without_history_has_no_size() {
     assert_eq!(met(&|r| half_copied(r, 0)), (1, 0));
 }
 
+/// With the first of the two copies written, the record would be of two mirrors, and unreadable.
+#[test]
+fn a_side_is_not_adopted_into_another_mirror() {
+    let adopted = |own: Id16, shown: Id16, told: Id16| {
+        let mut record = constructed(Side::Second);
+        (record.mirror, record.behind) = (own, true);
+        let mut rig = Rig::new(record);
+        let (mut theirs, generation) = (constructed(Side::First), Generation::new(2).expect("2"));
+        (theirs.mirror, theirs.generation) = (shown, Some(generation));
+        theirs.ancestors.push(Generation::new(1).expect("not zero"));
+        rig.meet(theirs, false);
+        rig.receive(0, Message::Accept { session: SessionNo(11) });
+        rig.receive(11, Message::CopyStart { toward: generation, all: false, complete: false });
+        let (ancestors, overruled) = Default::default();
+        rig.receive(11, Message::Adopt { generation, ancestors, overruled, mirror: told });
+        let record = rig.record();
+        (record.mirror, record.generation == Some(generation), rig.faults)
+    };
+    let [ours, other] = [Id16([9; 16]), Id16([8; 16])];
+    assert_eq!(adopted(ours, ours, ours), (ours, true, 0));
+    assert_eq!(adopted(ours, ours, other), (ours, false, 1));
+    assert_eq!(adopted(ours, Id16::NONE, other), (ours, false, 1));
+    assert_eq!(adopted(Id16::NONE, ours, other), (Id16::NONE, false, 1));
+}
+
 /// The flush before an agent ends may give up what was cached, and the next flush would not tell: a
 /// successor that went on with the device would take for durable what is not (rule 11).
 #[test]

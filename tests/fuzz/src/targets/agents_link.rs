@@ -20,9 +20,15 @@ const HELLO_LEN: usize = 48;
 const PURPOSE: &str = "clpmdagent link between agents, version 2";
 
 thread_local! {
-    static RUNTIME: RefCell<Runtime> = RefCell::new(
-        Builder::new_current_thread().enable_time().build().expect("a runtime")
-    );
+    static RUNTIME: RefCell<Runtime> = RefCell::new(runtime());
+}
+
+fn runtime() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_time();
+    #[cfg(feature = "engine")]
+    builder.start_paused(true);
+    builder.build().expect("a runtime")
 }
 
 struct Fake;
