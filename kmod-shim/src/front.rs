@@ -4,6 +4,14 @@ use crate::sys::{Completion, Submitter};
 use mirror_core::buf::Buf;
 use mirror_core::io::{Request, RequestError, RequestId};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where the requests of the next front end begin to be numbered: an answer to a request of one that
+/// is gone must never be taken for another's.
+pub(crate) fn first_request() -> u64 {
+    static FRONT_ENDS: AtomicU64 = AtomicU64::new(0);
+    FRONT_ENDS.fetch_add(1, Ordering::Relaxed) << 40
+}
 
 /// A block front end on a mirror's ring.
 ///

@@ -3,7 +3,7 @@
 
 use super::Export;
 use super::connection::{Connection, Part, PartId};
-use crate::front::FrontEnd;
+use crate::front::{FrontEnd, first_request};
 use crate::sys::{Completion, Ended, Fd, Op, Slots, Submitter};
 use mirror_core::buf::Buf;
 use mirror_core::io::{Request, RequestError, RequestId};
@@ -18,17 +18,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Clients served at a time; the next waits in the socket's queue.
 pub const MAX_CONNECTIONS: usize = 16;
 
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Requests are numbered from another start in each server, so that an answer to a request of a
-/// server that is gone is never taken for another's.
-static SERVERS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Tag {
@@ -93,7 +88,7 @@ impl NbdServer {
             slots: Slots::default(),
             clients: std::iter::repeat_with(|| None).take(MAX_CONNECTIONS).collect(),
             requests: HashMap::new(),
-            next_request: SERVERS.fetch_add(1, Ordering::Relaxed) << 40,
+            next_request: first_request(),
             failed: false,
             stopping: false,
         }

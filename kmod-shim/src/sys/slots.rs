@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::ops::{Deref, Range};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// A descriptor that stays open while an operation uses it.
@@ -172,15 +173,23 @@ struct Slot<T> {
 }
 
 /// Operations in flight, by token. A token is never the same for two operations that could be
-/// mistaken for each other: it carries a generation.
+/// mistaken for each other: it carries a generation, which begins elsewhere in each table. What a
+/// table that was dropped has left with the kernel is not taken for its successor's.
 pub struct Slots<T> {
     slots: Vec<Slot<T>>,
     free: Vec<usize>,
+    first: u32,
 }
+
+/// Where the generations of the next table begin.
+static FIRST: AtomicU32 = AtomicU32::new(0);
+/// Far enough apart for an operation that is still under way when its table is dropped.
+const APART: u32 = 1 << 16;
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        let first = FIRST.fetch_add(APART, Ordering::Relaxed);
+        Self { slots: Vec::new(), free: Vec::new(), first }
     }
 }
 
@@ -203,7 +212,7 @@ impl<T> Slots<T> {
     /// A range is outside of its buffer, or 2^24 operations are in flight: errors of the caller.
     pub fn submit(&mut self, op: Op, tag: T, ring: &mut dyn Submitter) -> u64 {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, content: None });
+            self.slots.push(Slot { generation: self.first, content: None });
             self.slots.len() - 1
         });
         let slot = &mut self.slots[index];

@@ -2,7 +2,7 @@
 
 use super::device::{Admin, Geometry, ServerEnd, device_path, is_claimed, stays};
 use super::request::{Wanted, wanted};
-use crate::front::FrontEnd;
+use crate::front::{FrontEnd, first_request};
 use crate::nbd::Export;
 use crate::sys::ublk::{Queue, QueueShape};
 use crate::sys::{Completion, Fd, Op, Slots, Submitter};
@@ -105,7 +105,7 @@ impl UblkServer {
             exists: false,
             queue: None,
             requests: HashMap::new(),
-            next_request: 0,
+            next_request: first_request(),
             failed: false,
             opening: Opening::Making,
             closing: Closing::No,

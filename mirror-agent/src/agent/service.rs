@@ -158,7 +158,7 @@ impl Agent {
 
     /// What happened from number `from` on; without it, how things stand.
     async fn follow(&self, name: Option<&str>, from: Option<u64>) -> Result<Response, Refused> {
-        if let Some(name) = name.filter(|n| self.config.mirror(n).is_none()) {
+        if let Some(name) = name.filter(|n| self.entry(n).is_none()) {
             return Err(no_mirror(name));
         }
         let next = self.changes.next();

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// Largest file that is read, in bytes.
@@ -47,7 +48,8 @@ pub(super) fn save(path: &Path, state: &impl Serialize) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push("-new");
     let new = path.with_file_name(name);
-    let mut file = fs::File::create(&new)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(&serde_json::to_vec_pretty(state)?)?;
     file.sync_all()?;
     fs::rename(&new, path)
