@@ -51,8 +51,11 @@ pub(super) fn wanted(
         IoOp::WriteZeroes => (RequestOp::Zero { unmap: !desc.no_unmap }, 0),
         IoOp::Other => return None,
     };
-    let whole = Extent::new(desc.start.checked_mul(SECTOR)?, bytes);
-    let extent = if op == RequestOp::Flush { Extent::default() } else { whole };
+    let extent = match op {
+        // It has no place; the driver hands over the sector -1.
+        RequestOp::Flush => Extent::default(),
+        _ => Extent::new(desc.start.checked_mul(SECTOR)?, bytes),
+    };
     Some(Wanted { op, extent, fua: desc.fua, reported: u32::try_from(moved).ok()? })
 }
 
@@ -81,7 +84,7 @@ mod tests {
         assert_eq!(parse(3, 8, 2), is(RequestOp::Zero { unmap: true }, 0));
         assert_eq!(parse(5, 8, 2), is(RequestOp::Zero { unmap: true }, 0));
         assert_eq!(parse(5 | 1 << 15, 8, 2), is(RequestOp::Zero { unmap: false }, 0));
-        let flush = parse(2 | 1 << 13, 8, 2).expect("a flush");
+        let flush = parse(2 | 1 << 13, 0, u64::MAX).expect("a flush");
         assert_eq!((flush.op, flush.extent), (RequestOp::Flush, Extent::default()));
         assert!(flush.fua);
     }
