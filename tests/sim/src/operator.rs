@@ -52,8 +52,10 @@ impl World {
         if let Some(script) = &mut self.script {
             script.replied(id, result);
         }
+        // A record whose write failed may be there all the same, which the next start shows.
+        let undecided = result == Err(Refusal::DiskFailed);
         let ordered = self.forcing[node].iter().position(|(force, ..)| *force == id);
-        let ordered = ordered.map(|n| self.forcing[node].remove(n).2);
+        let ordered = ordered.filter(|_| !undecided).map(|n| self.forcing[node].remove(n).2);
         match (self.commands.remove(&id), result) {
             (None, _) => self.fail(format!("command {} answered twice", id.0)),
             (Some(waits @ (Pending::Operator | Pending::PeerDown)), Ok(Done::Activated)) => {
