@@ -129,7 +129,8 @@ impl World {
         };
         // An ack can outlive the process that sent it.
         holders[1 - writer] &= !loses || self.nodes.iter().all(with_peer);
-        self.oracle.acked(stamp, holders, on == [true, true]);
-        self.check_fenced(writer, on[1 - writer]);
+        let on_other = on[1 - writer] || self.oracle.was_joint(stamp);
+        self.oracle.acked(stamp, holders, on[writer] && on_other);
+        self.check_fenced(writer, on_other);
     }
 }
