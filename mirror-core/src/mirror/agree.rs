@@ -366,9 +366,9 @@ impl Mirror {
         let both = theirs.record.known_activation.max(theirs.record.activation);
         record.known_activation = record.known_activation.max(record.activation).max(both);
         let (mine, others) = (record.activation, theirs.record.activation);
-        if (self.active && mine < others) || (theirs.active && others < mine) {
-            // The other one was activated apart, and is none of it any more: the numbers are to say
-            // which of the two was active last.
+        if (self.active && mine <= others) || (theirs.active && others <= mine) {
+            // The other one was activated apart, perhaps under the same number, and is none of it any
+            // more: the numbers are to say which of the two was active last.
             record.known_activation = record.known_activation.next();
             if self.active {
                 record.activation = record.known_activation;

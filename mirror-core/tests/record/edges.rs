@@ -162,6 +162,18 @@ fn first_marked() -> Card {
 /// side that has not taken over.
 #[test]
 fn the_active_side_of_a_session_has_the_highest_number() {
+    active_against(ActivationNo(3), ActivationNo(4));
+}
+
+/// Both were activated apart, under the same number.
+#[test]
+fn of_two_equal_numbers_the_active_side_takes_a_new_one() {
+    active_against(ActivationNo(1), ActivationNo(2));
+}
+
+/// The first server, active under number 1, opens a session with one that was activated under
+/// `others`.
+fn active_against(others: ActivationNo, expected: ActivationNo) {
     let mut record = constructed(Side::First);
     (record.active, record.boot) = (true, super::rig::BOOT);
     (record.activation, record.known_activation) = (ActivationNo(1), ActivationNo(1));
@@ -169,22 +181,22 @@ fn the_active_side_of_a_session_has_the_highest_number() {
     record.ancestors.push(Generation::new(1).expect("not 0"));
     record.bases = [Generation::new(1), None];
     let mut theirs = second();
-    theirs.record.activation = ActivationNo(3);
+    theirs.record.activation = others;
     let mut first = Rig::resuming(record, &[], Tuning::default());
     first.connect();
     let mine = first.shown().expect("it shows a card");
     first.agree_with(theirs.clone());
     first.receive(0, Message::Offer { session: SessionNo(11) });
     assert!(first.is_active());
-    assert_eq!(first.record().activation, ActivationNo(4));
-    assert_eq!(first.record().known_activation, ActivationNo(4));
+    assert_eq!(first.record().activation, expected);
+    assert_eq!(first.record().known_activation, expected);
     // The other end comes to the same.
     let mut second = Rig::new(theirs.record);
     second.connect();
     second.agree_with(mine);
     second.receive(0, Message::Accept { session: SessionNo(11) });
-    assert_eq!(second.record().activation, ActivationNo(3));
-    assert_eq!(second.record().known_activation, ActivationNo(4));
+    assert_eq!(second.record().activation, others);
+    assert_eq!(second.record().known_activation, expected);
 }
 
 /// From the order to adopt on the target has all that was ever acknowledged, and counts as uninterrupted
