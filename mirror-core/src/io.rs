@@ -229,6 +229,12 @@ pub enum Notice {
         /// It is.
         durable: bool,
     },
+    /// This side's disk has failed, and it works with the peer's from here on (`detach`).
+    Detached,
+    /// The peer's disk serves the peer's applications no more: this side has failed for good.
+    DetachedLost,
+    /// The peer's disk has failed, and it works with the disk of this side.
+    ServesPeer,
     /// The peer did something that this version does not expect.
     Protocol(String),
 }

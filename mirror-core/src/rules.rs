@@ -133,6 +133,12 @@ rules! {
     ErrorFails = "error-fails";
     /// A cluster partition that fails, or hangs over its limit, fails the device.
     MetaFails = "meta-fails";
+    /// A side whose disk failed has recorded that before it works with the peer's.
+    DetachSelf = "detach-self";
+    /// Nothing completes on the peer's disk alone before the peer has recorded that it does.
+    DetachPeer = "detach-peer";
+    /// A side whose disk failed reads from the peer's.
+    DetachReads = "detach-reads";
     /// A block of the source that cannot be read ends the recovery.
     UnreadableEnds = "unreadable-ends";
     /// Writes do not wait for the copies of a recovery.

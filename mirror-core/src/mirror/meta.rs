@@ -38,6 +38,10 @@ pub(super) enum Then {
     Noted(CommandId),
     Stopped,
     ErrorRecorded,
+    /// This side's data are recorded as out of date: the peer may be asked to serve.
+    Detach(ConnId),
+    /// Recorded that this side alone has the latest data.
+    Detached(ConnId),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,6 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `app` | requests of the application on the active side |
+//! | `detach` | going on with the peer's disk when the own one has failed (rule 11) |
 //! | `alone` | going alone: the break record (rule 3) |
 //! | `agree` | from a connection to a session: cards, verdict, numbers (rules 4, 8) |
 //! | `session` | the open session: heartbeats, loss, who may write |
@@ -23,6 +24,7 @@ mod agree;
 mod alone;
 mod app;
 mod copying;
+mod detach;
 mod hot;
 mod link;
 mod meta;
@@ -123,6 +125,8 @@ pub struct Mirror {
     /// The operator keeps the servers apart (`--break`).
     apart: bool,
     device_failed: bool,
+    /// Its disk has failed, and the peer's serves in its place.
+    detach: detach::Detach,
     /// The device fails its requests until it is closed, though its disk is good.
     shut: bool,
     last_verdict: Option<Verdict>,
@@ -155,6 +159,7 @@ impl Mirror {
             was_active: record.active,
             uninterrupted: record.clean_stop,
             device_failed: record.disk_error,
+            detach: detach::Detach::No,
             shut: false,
             meta: Meta::new(&mut setup, record),
             hot: if active { Hot::inherited() } else { Hot::default() },
@@ -300,6 +305,8 @@ impl Mirror {
             Then::Forced { id, contact } => self.force_recorded(id, contact),
             Then::Noted(id) => self.note_recorded(id),
             Then::Stopped => self.stop_recorded(),
+            Then::Detach(conn) if self.is_current(conn) => self.send_detach(),
+            Then::Detached(conn) if self.is_current(conn) => self.send_detached(),
             Then::ErrorRecorded => self.notice(Notice::ErrorRecorded { durable: true }),
             // The connection that the step belonged to is gone.
             Then::Offer(_)
@@ -311,6 +318,8 @@ impl Mirror {
             | Then::Adopted(_)
             | Then::CopyDone(_)
             | Then::Ask(..)
+            | Then::Detach(_)
+            | Then::Detached(_)
             | Then::Granted(..) => {}
         }
     }
@@ -377,10 +386,15 @@ impl Mirror {
         if self.device_failed {
             return;
         }
+        let detaches = !cluster_partition && self.may_detach();
         self.device_failed = true;
         self.uninterrupted = false;
         self.meta.record.disk_error = holds(Rule::ErrorKept);
         self.meta.persist_then(Then::ErrorRecorded);
+        if detaches {
+            self.begin_detach();
+            return;
+        }
         if self.active {
             self.out.push(Action::FailDevice);
         }

@@ -1,6 +1,7 @@
 //! Commands of the operator and the agent (architecture §4: when a side may be activated).
 
 use super::app::Origin;
+use super::detach::Detach;
 use super::link::Link;
 use super::meta::Then;
 use super::session::Role;
@@ -558,6 +559,7 @@ impl Mirror {
         self.shut = false;
         self.last_write = None;
         self.send(Message::Deactivated);
+        self.end_detach();
         if let Some(id) = id {
             self.reply(id, Ok(Done::Deactivated));
         }
@@ -602,6 +604,8 @@ impl Mirror {
             Link::Session(session) if session.copying.is_some() || session.target.is_some() => {
                 return Err(Refusal::RecoveryRunning);
             }
+            Link::Session(session) if session.serves_detached => return Err(Refusal::DiskFailed),
+            Link::Session(_) if self.detach != Detach::No => return Err(Refusal::DiskFailed),
             Link::Session(_) | Link::Parked(_) | Link::Down { .. } => {}
         }
         self.apart = true;
@@ -773,6 +777,7 @@ impl Mirror {
             Then::Deactivated => self.deactivation_recorded(),
             Then::Stopped => self.stop_recorded(),
             Then::ErrorRecorded => self.notice(Notice::ErrorRecorded { durable: false }),
+            Then::Detach(_) => self.drop_link("neither disk of this server works"),
             Then::Forced { id, .. } | Then::Noted(id) => self.reply(id, Err(Refusal::DiskFailed)),
             Then::Alone
             | Then::Offer(_)
@@ -783,6 +788,7 @@ impl Mirror {
             | Then::Adopt(_)
             | Then::Adopted(_)
             | Then::CopyDone(_)
+            | Then::Detached(_)
             | Then::Granted(..) => {}
         }
     }
@@ -923,8 +929,10 @@ impl Mirror {
         // A grant may just be on its way to the disk.
         let granted = self.meta.record.peer_active;
         let peer_active = self.session().is_some_and(|s| s.peer_active || granted);
+        // A peer without a disk does not go on.
+        let serves = self.session().is_some_and(|s| s.serves_detached);
         // A standby that stops while its peer goes on knows that it falls behind.
-        self.meta.record.behind |= peer_active && holds(Rule::StopBehind);
+        self.meta.record.behind |= peer_active && !serves && holds(Rule::StopBehind);
         // After a crash this flush is not the one that was missed: only a session heals that.
         self.meta.record.clean_stop = ok && !peer_active && self.uninterrupted;
         if self.meta.failed {

@@ -36,6 +36,8 @@ pub(super) struct Session {
     pub(super) dirty: Option<Bitmap>,
     pub(super) copying: Option<Copying>,
     pub(super) target: Option<Target>,
+    /// The peer's disk has failed, and it works with this side's.
+    pub(super) serves_detached: bool,
 }
 
 impl Session {
@@ -61,6 +63,7 @@ impl Session {
             dirty: None,
             copying: (role == Role::Source).then(|| Copying::new(mode)),
             target: (role == Role::Target).then(|| Target::new(mode)),
+            serves_detached: false,
         }
     }
 
@@ -118,6 +121,7 @@ impl Mirror {
         let in_sync = session.role != Role::Target
             || session.target.as_ref().is_some_and(Target::stayed_complete);
         self.loss = Some(Loss { in_sync, active: self.active });
+        self.detach_lost();
         self.hot.session_ended();
         self.cool = super::app::Cool::default();
         self.standby_lost_peer();
@@ -161,6 +165,8 @@ impl Mirror {
                 self.on_adopt(generation, ancestors, overruled, mirror);
             }
             Message::Adopted => self.on_adopted(),
+            Message::Detach => self.on_detach(),
+            Message::Detached => self.on_detached(),
             message => {
                 self.protocol_error(&format!("{} in an open session", message.name()));
             }

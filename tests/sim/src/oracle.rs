@@ -116,14 +116,22 @@ impl Oracle {
     }
 
     /// A read on `node` that began at `began` has shown `value`. In a session both sides must have
-    /// it, whether they do or not; `with_peer` says whether this was one.
-    pub fn shown(&mut self, node: usize, block: usize, value: Stamp, began: u64, with_peer: bool) {
+    /// it, whether they do or not; `with_peer` says whether this was one. `detached`: only the
+    /// other side's disk counts.
+    pub fn shown(
+        &mut self,
+        node: usize,
+        block: usize,
+        value: Stamp,
+        began: u64,
+        (with_peer, detached): (bool, bool),
+    ) {
         if self.outlawed[node] || (!with_peer && self.activated_apart == [true; 2]) {
             return;
         }
         let ended = self.tick();
         let mut holders = [with_peer; 2];
-        holders[node] = true;
+        holders[node] = !detached;
         for (holds, lost) in holders.iter_mut().zip(self.lost_cache) {
             *holds &= began > lost;
         }
@@ -211,12 +219,14 @@ impl Oracle {
         usize::try_from(stamp).ok()?.checked_sub(1).and_then(|i| self.writes.get(i))
     }
 
-    /// The writes that a flush submitted now on `node` promises to make durable.
+    /// The writes that a flush submitted now on `node` promises to make durable; `detached`: that
+    /// side works with the disk of the other.
     #[must_use]
-    pub fn acked_now(&self, node: usize) -> Vec<Stamp> {
+    pub fn acked_now(&self, node: usize, detached: bool) -> Vec<Stamp> {
+        let holds = |w: &Write| w.holders[node] || (detached && w.holders[1 - node]);
         (1..)
             .zip(&self.writes)
-            .filter(|(_, w)| w.acked && !w.flushed && w.node == node && w.holders[node])
+            .filter(|(_, w)| w.acked && !w.flushed && w.node == node && holds(w))
             .map(|(s, _)| s)
             .collect()
     }
@@ -450,11 +460,11 @@ mod tests {
         oracle.acked(old, [true; 2], true);
         let began = oracle.read_begins();
         oracle.failed(new);
-        oracle.shown(0, 1, old, began, true);
+        oracle.shown(0, 1, old, began, (true, false));
         assert!(oracle.check(1, old, u64::MAX).is_ok());
         assert!(oracle.check(1, new, u64::MAX).is_ok(), "it was under way all the time");
         let began = oracle.read_begins();
-        oracle.shown(0, 1, old, began, true);
+        oracle.shown(0, 1, old, began, (true, false));
         assert!(oracle.check(1, new, u64::MAX).is_err(), "it was shown to be absent");
         oracle.interrupted(0, true);
         assert!(oracle.check(1, new, u64::MAX).is_err(), "server2 still holds what was shown");
@@ -469,7 +479,7 @@ mod tests {
         oracle.interrupted(0, false);
         oracle.activated_apart(1);
         let began = oracle.read_begins();
-        oracle.shown(1, 1, 0, began, false);
+        oracle.shown(1, 1, 0, began, (false, false));
         assert!(oracle.check(1, write, u64::MAX).is_err());
         oracle.activated_apart(0);
         assert!(oracle.check(1, write, u64::MAX).is_ok());

@@ -37,6 +37,7 @@ const SCRIPTED_IO: u64 = 100;
 fn tuning(options: &Options, rng: &mut Rng) -> Tuning {
     let mut tuning = Tuning { hot_regions: 8, copy_depth: 3, ..Tuning::default() };
     tuning.fenced = rng.chance(options.fenced);
+    tuning.detach = options.detach > 0 && rng.chance(options.detach);
     if rng.chance(options.reluctant) {
         let active = rng.chance(500);
         tuning.auto_recovery = if active { AutoRecovery::Active } else { AutoRecovery::Off };
@@ -363,7 +364,7 @@ impl World {
         let Some(mirror) = &mut self.nodes[node].mirror else { return };
         let mut actions = Vec::new();
         mirror.handle(now, event, &mut actions);
-        if sends_a_copy(&actions) {
+        if sends_a_copy(&actions) && !self.has_failed(node) {
             self.fail(format!("server{} sends other bytes than it writes", node + 1));
             return;
         }
@@ -631,7 +632,8 @@ impl World {
         let fua = kind == 9;
         let (op, waits, extent) = match kind {
             0 => {
-                let covered = self.oracle.acked_now(node);
+                let detached = self.is_detached(node);
+                let covered = self.oracle.acked_now(node, detached);
                 (RequestOp::Flush, AppOp::Flush(covered), Extent::default())
             }
             1..=3 => {
@@ -723,7 +725,10 @@ impl World {
         };
         // An ack can outlive the process that sent it.
         holders[1 - writer] &= !loses || self.nodes.iter().all(with_peer);
-        self.oracle.acked(stamp, holders, on == [true, true]);
+        let detached = self.is_detached(writer);
+        self.oracle.acked(stamp, holders, on == [true, true] || detached);
+        // What the peer's disk alone has, that side has alone.
+        self.oracle.lone[1 - writer] |= detached && !self.oracle.outlawed[writer];
         self.check_fenced(writer, on[1 - writer]);
     }
 }

@@ -64,7 +64,7 @@ impl Stage {
     /// The application on `at` begins to flush.
     pub fn begin_flush(&mut self, at: usize) -> Ticket {
         self.say(&format!("server{} flushes", at + 1));
-        let covered = self.world.oracle.acked_now(at);
+        let covered = self.world.oracle.acked_now(at, self.world.is_detached(at));
         self.request(at, AppOp::Flush(covered), RequestOp::Flush, Extent::default())
     }
 
@@ -214,7 +214,7 @@ impl Stage {
 
     /// The operator deactivates `at`.
     pub fn deactivate(&mut self, at: usize) {
-        let covered = self.world.oracle.acked_now(at);
+        let covered = self.world.oracle.acked_now(at, self.world.is_detached(at));
         self.must(at, Command::Deactivate);
         if !self.has_failed() {
             // A device that was closed in order has flushed all it had.
