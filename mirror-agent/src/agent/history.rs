@@ -73,6 +73,15 @@ fn in_words(notice: &Notice) -> (String, Option<&str>) {
             let which = if *cluster_partition { "cluster" } else { "data" };
             (format!("the {which} partition failed a {what} at byte {offset}"), None)
         }
+        Notice::Detached => {
+            ("this server goes on with the disk of the other, without its own".into(), None)
+        }
+        Notice::DetachedLost => {
+            ("the disk of the other server, the only one left, is out of reach".into(), None)
+        }
+        Notice::ServesPeer => {
+            ("the other server's disk failed; it goes on with the disk of this one".into(), None)
+        }
         Notice::BothActive => ("both servers are active".into(), None),
         Notice::ErrorRecorded { durable: true } => ("the failure is on record".into(), None),
         Notice::ErrorRecorded { durable: false } => {

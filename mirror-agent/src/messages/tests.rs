@@ -309,6 +309,10 @@ fn notices_become_the_messages_of_the_manual() {
     let recorded = |durable| text(&Notice::ErrorRecorded { durable });
     assert_eq!(recorded(false), ["write disk error flag I/O error."]);
     assert!(recorded(true).is_empty());
+    assert_eq!(text(&Notice::Detached), ["NMP1 goes on with the disk of the other server."]);
+    assert_eq!(text(&Notice::DetachedLost), ["NMP1 lost the disk of the other server."]);
+    let serves = ["NMP1 is the only disk, the other server works with it."];
+    assert_eq!(text(&Notice::ServesPeer), serves);
     assert_eq!(text(&Notice::NotResumed { why: "why" }), ["NMP1 is not served again(why)."]);
 }
 
