@@ -139,6 +139,12 @@ rules! {
     DetachPeer = "detach-peer";
     /// A side whose disk failed reads from the peer's.
     DetachReads = "detach-reads";
+    /// What a mirror has grown by counts as different from the moment of the record on.
+    GrownDirty = "grown-dirty";
+    /// A side that copies what the mirror has grown by is half copied meanwhile.
+    GrownIncomplete = "grown-incomplete";
+    /// The device grows when both sides have recorded it.
+    GrownBoth = "grown-both";
     /// A block of the source that cannot be read ends the recovery.
     UnreadableEnds = "unreadable-ends";
     /// Writes do not wait for the copies of a recovery.

@@ -379,6 +379,7 @@ impl Mirror {
     }
 
     fn record_source(&mut self, mode: Mode, theirs: &Card) {
+        self.grow_to(theirs.record.size);
         match mode {
             Mode::Initial => self.construct(theirs),
             Mode::Full => self.record_debt(),

@@ -186,16 +186,14 @@ impl Mirror {
         if !self.active || self.operator.is_closing() {
             return Some(RequestError::Inactive);
         }
-        let record = &self.meta.record;
+        let block = self.meta.record.block;
+        let size = self.served_bytes();
         let valid = match &request.op {
             RequestOp::Flush => true,
             RequestOp::Write(data) => {
-                data.len() as u64 == request.extent.len
-                    && request.extent.is_valid_for(record.size, record.block)
+                data.len() as u64 == request.extent.len && request.extent.is_valid_for(size, block)
             }
-            RequestOp::Read | RequestOp::Zero { .. } => {
-                request.extent.is_valid_for(record.size, record.block)
-            }
+            RequestOp::Read | RequestOp::Zero { .. } => request.extent.is_valid_for(size, block),
         };
         (!valid).then_some(RequestError::Invalid)
     }
@@ -502,6 +500,7 @@ impl Mirror {
             return;
         }
         match (op.local, op.remote) {
+            (Leg::Done, Leg::Idle) if matches!(op.what, What::Read) => self.finish(token, Ok(())),
             // The peer has it, and has recorded that this side does not.
             (_, Leg::Done) if self.detach == Detach::Served => self.finish(token, Ok(())),
             _ if self.detach != Detach::No => {}
@@ -509,7 +508,6 @@ impl Mirror {
             (Leg::Failed, Leg::Pending) if !holds(Rule::ErrorFails) => {}
             (Leg::Failed, _) => self.finish(token, Err(RequestError::Io)),
             (Leg::Done, Leg::Done) => self.finish(token, Ok(())),
-            (Leg::Done, Leg::Idle) if matches!(op.what, What::Read) => self.finish(token, Ok(())),
             // What a failed device still had under way must not make it go alone: the peer would
             // be told that it is behind, and could not take over.
             (Leg::Done, Leg::Idle) if self.fails_io() => {
@@ -696,7 +694,8 @@ impl Mirror {
 
     /// Rule 2: clears marks that both disks have flushed, but none that is dirty.
     pub(super) fn clear_clean_marks(&mut self, limit: usize) {
-        if self.device_failed {
+        // What the mirror grows by is marked for the copy to come.
+        if self.device_failed || self.growth.is_recording() {
             return;
         }
         let dirty = match &self.link {

@@ -16,6 +16,7 @@
 //! | `standby` | what the peer asks of this side's disk |
 //! | `copying` | the source's recovery, `target` the other end of it (rules 6, 7) |
 //! | `operator` | commands |
+//! | `grow` | a larger size, recorded by both sides before the device has it |
 //! | `resume` | a device that outlives its agent |
 //! | `meta`, `hot` | records, marks, and when marks go (rules 1, 2, 10) |
 //! | `view` | status |
@@ -25,6 +26,7 @@ mod alone;
 mod app;
 mod copying;
 mod detach;
+mod grow;
 mod hot;
 mod link;
 mod meta;
@@ -129,6 +131,9 @@ pub struct Mirror {
     detach: detach::Detach,
     /// The device fails its requests until it is closed, though its disk is good.
     shut: bool,
+    growth: grow::Growth,
+    /// Bytes that the device has, as far as this process knows; 0 = not known.
+    device_size: u64,
     last_verdict: Option<Verdict>,
     last_peer: Option<Card>,
     last_write: Option<Millis>,
@@ -161,6 +166,8 @@ impl Mirror {
             device_failed: record.disk_error,
             detach: detach::Detach::No,
             shut: false,
+            growth: grow::Growth::Idle,
+            device_size: 0,
             meta: Meta::new(&mut setup, record),
             hot: if active { Hot::inherited() } else { Hot::default() },
             ranges: Ranges::default(),
@@ -207,6 +214,7 @@ impl Mirror {
             .chain(self.cool_deadline())
             .chain(self.operator_deadline())
             .chain(self.alone_deadline())
+            .chain(self.growth_deadline())
             .chain(self.resume.has_news().then_some(self.now.mono))
             .min()
     }
@@ -254,6 +262,7 @@ impl Mirror {
             }
             Event::DialFailed => self.on_dial_failed(),
             Event::Command { id, command } => self.on_command(id, command),
+            Event::Measured { capacity } => self.capacity = capacity,
             Event::Timer => {}
         }
     }
@@ -268,6 +277,7 @@ impl Mirror {
         self.feed_copy();
         self.cool_down();
         self.advance_operator();
+        self.advance_growth();
         self.run_ready();
         let next_id = &mut self.next_id;
         let next_io = || {
@@ -305,6 +315,7 @@ impl Mirror {
             Then::Forced { id, contact } => self.force_recorded(id, contact),
             Then::Noted(id) => self.note_recorded(id),
             Then::Stopped => self.stop_recorded(),
+            Then::Grown(id) => self.growth_recorded(id),
             Then::Detach(conn) if self.is_current(conn) => self.send_detach(),
             Then::Detached(conn) if self.is_current(conn) => self.send_detached(),
             Then::ErrorRecorded => self.notice(Notice::ErrorRecorded { durable: true }),

@@ -16,7 +16,7 @@ use crate::units::{ActivationNo, Extent, Millis, SessionNo};
 use crate::wire::Message;
 
 /// How long a command waits for an agreement or a grant before it is refused as busy, ms.
-const PATIENCE_MS: u64 = 8000;
+pub(super) const PATIENCE_MS: u64 = 8000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asking {
@@ -177,6 +177,7 @@ impl Mirror {
                 let result = self.give_up_device();
                 self.reply(id, result);
             }
+            Command::Resize => self.begin_growth(id),
             Command::Shutdown => self.begin_stop(id),
             Command::Suspend => self.begin_suspend(id),
         }
@@ -190,7 +191,7 @@ impl Mirror {
         Ok(Done::Noted)
     }
 
-    fn reply(&mut self, id: CommandId, result: Result<Done, Refusal>) {
+    pub(super) fn reply(&mut self, id: CommandId, result: Result<Done, Refusal>) {
         self.out.push(Action::Reply { id, result });
     }
 
@@ -418,6 +419,7 @@ impl Mirror {
         // What the operator vouches for holds for the writes to come, too.
         self.vouched_peer_down |= activating.peer_down && !self.in_contact();
         self.active = true;
+        self.device_size = self.meta.record.size;
         self.was_active = false;
         self.alone_due = self.alone_due.min(self.now.mono);
         self.reply(activating.id, Ok(Done::Activated));
@@ -778,7 +780,7 @@ impl Mirror {
             Then::Stopped => self.stop_recorded(),
             Then::ErrorRecorded => self.notice(Notice::ErrorRecorded { durable: false }),
             Then::Detach(_) => self.drop_link("neither disk of this server works"),
-            Then::Forced { id, .. } | Then::Noted(id) => self.reply(id, Err(Refusal::DiskFailed)),
+            Then::Forced { id, .. } | Then::Noted(id) | Then::Grown(id) => self.reply(id, Err(Refusal::DiskFailed)),
             Then::Alone
             | Then::Offer(_)
             | Then::Accept(_)

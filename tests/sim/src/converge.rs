@@ -115,7 +115,8 @@ impl World {
 
     /// A block in which a disk with this content lacks what is protected.
     pub(crate) fn lacks_in(&self, live: &[Stamp]) -> Option<String> {
-        let live = &live[..live.len().min(usize::try_from(SIZE / 4096).unwrap_or(0))];
+        let size = self.nodes.iter().map(|n| n.device_size).max().unwrap_or(SIZE);
+        let live = &live[..live.len().min(usize::try_from(size / 4096).unwrap_or(0))];
         let wrong =
             |(block, stamp): (usize, &u64)| self.oracle.check(block, *stamp, u64::MAX).err();
         live.iter().enumerate().find_map(wrong)

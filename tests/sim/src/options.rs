@@ -33,6 +33,8 @@ pub struct Options {
     pub data_error: u64,
     /// Runs with `disk_error = "detach"`, in 1000.
     pub detach: u64,
+    /// Partitions are made larger, and the mirror after them.
+    pub grow: u64,
     /// Writes to a cluster partition that fail, in 100 000 (only on that server).
     pub meta_error: u64,
     /// Operations that hang over their time limit and land later, in 100 000 (on that server).
@@ -113,6 +115,7 @@ impl Options {
             separate: 10,
             data_error: 0,
             detach: 0,
+            grow: 0,
             meta_error: 0,
             hang: 0,
             slow: 0,
@@ -161,6 +164,7 @@ impl Options {
             claim: 100,
             data_error: 30,
             detach: 500,
+            grow: 20,
             meta_error: 20,
             hang: 15,
             slow: 3,
@@ -193,7 +197,7 @@ impl Options {
     }
 
     /// The kinds of faults, by the name on the command line.
-    pub fn kinds(&mut self) -> [(&'static str, &mut u64); 42] {
+    pub fn kinds(&mut self) -> [(&'static str, &mut u64); 43] {
         [
             ("kill", &mut self.kill),
             ("survive", &mut self.survive),
@@ -209,6 +213,7 @@ impl Options {
             ("separate", &mut self.separate),
             ("data-error", &mut self.data_error),
             ("detach", &mut self.detach),
+            ("grow", &mut self.grow),
             ("meta-error", &mut self.meta_error),
             ("hang", &mut self.hang),
             ("slow", &mut self.slow),

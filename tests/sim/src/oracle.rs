@@ -75,6 +75,22 @@ impl Oracle {
         Self { declared: vec![None; blocks], by_block: vec![Vec::new(); blocks], ..Self::default() }
     }
 
+    /// There are `blocks` blocks from now on. What an added one holds on the disk of `node` counts as
+    /// a write of unknown outcome that has just ended; returns its stamp.
+    pub fn grow(&mut self, node: usize, blocks: usize) -> Stamp {
+        let old = self.by_block.len();
+        if blocks > old {
+            self.by_block.resize(blocks, Vec::new());
+            self.declared.resize(blocks, None);
+        }
+        let stamp = self.begin(node, 0..self.by_block.len(), false);
+        if let Some(write) = self.get_mut(stamp) {
+            write.void = false;
+            write.ended = Some(write.began);
+        }
+        stamp
+    }
+
     fn push(&mut self, write: Write) {
         for block in write.blocks.clone() {
             self.by_block[block].push(self.writes.len());

@@ -109,6 +109,8 @@ impl World {
             None
         };
         self.promises.restarted_under_active[node] = false;
+        let size = self.nodes[node].mirror.as_ref().map_or(0, |m| m.record().size);
+        self.nodes[node].device_size = size;
         if let Some(why) = broken {
             self.fail(format!("server{} {why}, and was activated", node + 1));
         }

@@ -427,6 +427,10 @@ impl World {
             }
             Action::Reply { id, result } => self.replied(node, id, result),
             Action::FailDevice => self.log(|| format!("server{}: device fails", node + 1)),
+            Action::Grow { size } => {
+                self.log(|| format!("server{}: the device has {size} bytes", node + 1));
+                self.nodes[node].device_size = size;
+            }
             Action::TellPeerBehind { session } => self.tell_behind(node, session),
             Action::Notice(notice) => self.noticed(node, &notice),
         }
@@ -617,8 +621,8 @@ impl World {
         }
     }
 
-    fn random_extent(&mut self) -> Extent {
-        let count = SIZE / 4096;
+    fn random_extent(&mut self, node: usize) -> Extent {
+        let count = self.nodes[node].device_size / 4096;
         let first = if self.rng.chance(500) { self.rng.below(20) } else { self.rng.below(count) };
         let len = 1 + self.rng.below(4).min(count - first - 1);
         Extent::new(first * 4096, len * 4096)
@@ -627,7 +631,7 @@ impl World {
     fn issue(&mut self, node: usize) {
         self.next_id += 1;
         let id = RequestId(self.next_id);
-        let extent = self.random_extent();
+        let extent = self.random_extent(node);
         let kind = self.rng.below(10);
         let fua = kind == 9;
         let (op, waits, extent) = match kind {

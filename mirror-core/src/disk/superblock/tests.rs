@@ -38,6 +38,7 @@ fn full() -> Record {
         disk_error: true,
         break_time: 0x6500_0000,
         update_time: -2,
+        grown_from: 0,
     }
 }
 

@@ -80,6 +80,7 @@ prop_compose! {
             disk_error: bits[7],
             break_time: times.0,
             update_time: times.1,
+            grown_from: 0,
         }
     }
 }
