@@ -46,6 +46,13 @@ pub trait FrontEnd {
         out: &mut Vec<Request>,
     );
 
+    /// The device has `size` bytes from now on; it never shrinks. Whether what is open sees that is
+    /// another matter: an NBD client learns the size when it connects, and a block device keeps it
+    /// until it is opened anew.
+    fn grow(&mut self, size: u64) {
+        let _ = size;
+    }
+
     /// From now on the device fails: what is there and what comes is answered with
     /// [`RequestError::Inactive`] and nothing reaches the core any more. The front end stays open;
     /// to serve again it is stopped and another one started.

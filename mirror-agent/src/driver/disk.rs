@@ -75,6 +75,10 @@ pub(super) struct Disk {
 }
 
 impl Disk {
+    pub(super) fn partition(&self) -> &Partition {
+        &self.partition
+    }
+
     pub(super) fn new(role: Role, partition: Partition, limit_ms: u64) -> Self {
         Self {
             role,

@@ -182,6 +182,10 @@ impl<M: Machine> EventLoop<M> {
     fn dispatch(&mut self) {
         let mut actions = Vec::new();
         while let Some(event) = self.events.pop_front() {
+            if is_measured(&event) {
+                let capacity = self.data.partition().usable(self.cluster.partition());
+                self.machine.handle(self.now, Event::Measured { capacity }, &mut actions);
+            }
             self.machine.handle(self.now, event, &mut actions);
             for action in actions.drain(..) {
                 self.perform(action);
@@ -213,6 +217,7 @@ impl<M: Machine> EventLoop<M> {
                 self.front_do(|end, ring, _| end.fail(ring));
                 self.owe(Report::DeviceFailed);
             }
+            Action::Grow { size } => self.front_do(|end, _, _| end.grow(size)),
             Action::TellPeerBehind { session } => self.owe(Report::TellPeerBehind { session }),
             // What is done in an emergency hangs on these.
             Action::Notice(notice @ (Notice::ErrorRecorded { .. } | Notice::BothActive)) => {
@@ -425,6 +430,11 @@ impl<M: Machine> EventLoop<M> {
             self.events.extend(requests.into_iter().map(Event::Request));
         }
     }
+}
+
+/// Before it the partitions are measured: a card, or a growth, is about to follow from it.
+fn is_measured(event: &Event) -> bool {
+    matches!(event, Event::PeerReady { .. } | Event::Command { command: Command::Resize, .. })
 }
 
 fn is_same_kind(a: &Report, b: &Report) -> bool {
