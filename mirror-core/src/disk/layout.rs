@@ -58,7 +58,7 @@ pub fn required_bytes(mirror_size: u64) -> u64 {
 /// The largest mirror, in bytes, that a cluster partition of `len` bytes has room for.
 #[must_use]
 pub const fn room(len: u64) -> u64 {
-    let room = len.saturating_sub(BITMAP) / BLOCK * BLOCK_COVERS;
+    let room = (len.saturating_sub(BITMAP) / BLOCK).saturating_mul(BLOCK_COVERS);
     if room < MAX_MIRROR_BYTES { room } else { MAX_MIRROR_BYTES }
 }
 

@@ -2,7 +2,6 @@
 //! bounded time, if need be with an operator who resolves a split brain.
 
 use crate::disk::Stamp;
-use crate::node::SIZE;
 use crate::operator::Pending;
 use crate::world::{Happening, World};
 use mirror_core::command::Command;
@@ -115,8 +114,8 @@ impl World {
 
     /// A block in which a disk with this content lacks what is protected.
     pub(crate) fn lacks_in(&self, live: &[Stamp]) -> Option<String> {
-        let size = self.nodes.iter().map(|n| n.device_size).max().unwrap_or(SIZE);
-        let live = &live[..live.len().min(usize::try_from(size / 4096).unwrap_or(0))];
+        // A larger size may have gone with the disks that had recorded it.
+        let live = &live[..live.len().min(self.mirrored_blocks().unwrap_or(0))];
         let wrong =
             |(block, stamp): (usize, &u64)| self.oracle.check(block, *stamp, u64::MAX).err();
         live.iter().enumerate().find_map(wrong)

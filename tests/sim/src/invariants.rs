@@ -104,7 +104,7 @@ impl World {
     }
 
     /// Blocks of the mirror, by the larger size that either side has recorded.
-    fn mirrored_blocks(&self) -> Result<usize, String> {
+    pub(crate) fn mirrored_blocks(&self) -> Result<usize, String> {
         let mut size = 0;
         for node in &self.nodes {
             size = node.durable_record()?.map_or(0, |r| r.size).max(size);

@@ -178,9 +178,9 @@ finds! {
     error_kept: ErrorKept in failing_disks(), 80;
     clean_peer_read: CleanPeerRead in bad_sectors(), 100;
     is_fenced: Fenced in fenced(), 20;
-    grown_dirty: GrownDirty in growing(), 300;
-    grown_incomplete: GrownIncomplete in growing(), 1000;
-    grown_both: GrownBoth in growing(), 60;
+    grown_dirty: GrownDirty in growing(), 20;
+    grown_incomplete: GrownIncomplete in growing(), 20;
+    grown_both: GrownBoth in growing(), 1000;
 }
 
 /// No rule is left out: each is noticed by seeds or by a scenario.
