@@ -75,7 +75,9 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn partition(&self) -> &Partition {
+    /// The partition, measured anew.
+    pub(super) fn measured(&mut self) -> &Partition {
+        self.partition.measure();
         &self.partition
     }
 

@@ -183,7 +183,7 @@ impl<M: Machine> EventLoop<M> {
         let mut actions = Vec::new();
         while let Some(event) = self.events.pop_front() {
             if is_measured(&event) {
-                let capacity = self.data.partition().usable(self.cluster.partition());
+                let capacity = self.data.measured().usable(self.cluster.measured());
                 self.machine.handle(self.now, Event::Measured { capacity }, &mut actions);
             }
             self.machine.handle(self.now, event, &mut actions);

@@ -96,18 +96,17 @@ impl Partition {
         &self.path
     }
 
-    /// Size in bytes, when it was opened.
+    /// Size in bytes, when it was measured last.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Size in bytes now: its owner may have made it larger. What was known stays, if it cannot be
+    /// Measures it again: its owner may have made it larger. What was known stays, if it cannot be
     /// told.
-    #[must_use]
-    pub fn measure(&self) -> u64 {
+    pub(super) fn measure(&mut self) {
         let now = self.plain().and_then(|file| io::Seek::seek(&mut &file, io::SeekFrom::End(0)));
-        now.unwrap_or(self.size)
+        self.size = now.unwrap_or(self.size);
     }
 
     /// Bytes of a mirror with this data partition and its marks on `cluster`: whole blocks, and no
@@ -115,8 +114,8 @@ impl Partition {
     #[must_use]
     pub fn usable(&self, cluster: &Self) -> u64 {
         let block = u64::from(self.block).max(1);
-        let size = self.measure() / block * block;
-        size.min(room(cluster.measure())).min(MAX_MIRROR_BYTES)
+        let size = self.size / block * block;
+        size.min(room(cluster.size)).min(MAX_MIRROR_BYTES)
     }
 
     /// Logical block size in bytes: offsets and lengths are multiples of it.

@@ -91,6 +91,14 @@ impl Oracle {
         stamp
     }
 
+    /// Blocks from `end` on belong to no mirror any more.
+    pub fn forget_from(&mut self, end: usize) {
+        self.declared.iter_mut().skip(end).for_each(|slot| *slot = None);
+        for write in self.writes.iter_mut().filter(|w| w.blocks.start >= end) {
+            write.void = true;
+        }
+    }
+
     fn push(&mut self, write: Write) {
         for block in write.blocks.clone() {
             self.by_block[block].push(self.writes.len());
