@@ -66,7 +66,8 @@ fn sentence(done: Done, mirror: &str) -> String {
 /// What is left to do once the mirror has grown. A block device keeps its size while it is open.
 fn after_growth(config: &MirrorConfig, device: &str, active: bool) -> String {
     let name = &config.name;
-    let copied = "What was added is being copied; until that is over the other server is half copied.";
+    let copied =
+        "What was added is being copied; until that is over the other server is half copied.";
     let reopen = match (active, config.front_end) {
         (false, _) => format!("clpmdctrl --active {name}"),
         (true, FrontEnd::NbdSocket) => "clients see the new size when they connect anew".to_owned(),

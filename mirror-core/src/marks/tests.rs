@@ -287,7 +287,8 @@ fn written(marks: &mut Marks, disk: &mut Vec<u8>) {
 #[test]
 fn what_a_mirror_grows_by_is_marked_and_found_again() {
     let device = Id16([7; 16]);
-    for (old, new) in [(10, 20), (63, 65), (REGIONS_PER_BLOCK, REGIONS_PER_BLOCK + 1), (1, 70_000)] {
+    for (old, new) in [(10, 20), (63, 65), (REGIONS_PER_BLOCK, REGIONS_PER_BLOCK + 1), (1, 70_000)]
+    {
         let mut disk = Vec::new();
         let mut marks = Marks::blank(old, device);
         marks.set(0..1);

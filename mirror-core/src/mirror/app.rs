@@ -654,10 +654,8 @@ impl Mirror {
     }
 
     pub(super) fn cool_deadline(&self) -> Option<Millis> {
-        let idle = self.hot.len() > 0
-            && self.is_mirroring()
-            && !self.cool.running
-            && !self.device_failed;
+        let idle =
+            self.hot.len() > 0 && self.is_mirroring() && !self.cool.running && !self.device_failed;
         let last = self.last_write.filter(|_| idle)?;
         Some(last.plus(self.tuning.cool_ms))
     }

@@ -27,11 +27,17 @@ use crate::units::{MAX_MIRROR_BYTES, Millis, regions_in};
 pub(super) enum Growth {
     Idle,
     /// A session with fresh cards is awaited.
-    Measuring { id: CommandId, until: Millis },
+    Measuring {
+        id: CommandId,
+        until: Millis,
+    },
     /// The new size becomes durable here.
     Recording,
     /// A session is awaited in which the peer has it, too.
-    Telling { id: CommandId, until: Millis },
+    Telling {
+        id: CommandId,
+        until: Millis,
+    },
 }
 
 impl Growth {

@@ -780,7 +780,9 @@ impl Mirror {
             Then::Stopped => self.stop_recorded(),
             Then::ErrorRecorded => self.notice(Notice::ErrorRecorded { durable: false }),
             Then::Detach(_) => self.drop_link("neither disk of this server works"),
-            Then::Forced { id, .. } | Then::Noted(id) | Then::Grown(id) => self.reply(id, Err(Refusal::DiskFailed)),
+            Then::Forced { id, .. } | Then::Noted(id) | Then::Grown(id) => {
+                self.reply(id, Err(Refusal::DiskFailed))
+            }
             Then::Alone
             | Then::Offer(_)
             | Then::Accept(_)

@@ -479,5 +479,8 @@ fn a_growth_from_behind_the_end_makes_no_sense() {
     let mut image = encode(&record).to_vec();
     image[GROWN_AT..GROWN_AT + 8].copy_from_slice(&(1_u64 << 30).to_le_bytes());
     seal(&mut image);
-    assert!(matches!(load(&image, &image), Loaded::Broken(Reason::Nonsense(Nonsense::Contradiction))));
+    assert!(matches!(
+        load(&image, &image),
+        Loaded::Broken(Reason::Nonsense(Nonsense::Contradiction))
+    ));
 }
