@@ -304,6 +304,8 @@ impl Oracle {
     /// The operator declared `content`, that of `winner`, to be the truth.
     pub fn declare(&mut self, winner: usize, content: Vec<Vec<Stamp>>) {
         self.overruled[1 - winner] = true;
+        // The winner's mirror may be smaller than what the other side had recorded.
+        self.forget_from(content.len());
         for (slot, stamp) in self.declared.iter_mut().zip(content) {
             *slot = Some(stamp);
         }
