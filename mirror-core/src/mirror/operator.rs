@@ -781,7 +781,7 @@ impl Mirror {
             Then::ErrorRecorded => self.notice(Notice::ErrorRecorded { durable: false }),
             Then::Detach(_) => self.drop_link("neither disk of this server works"),
             Then::Forced { id, .. } | Then::Noted(id) | Then::Grown(id) => {
-                self.reply(id, Err(Refusal::DiskFailed))
+                self.reply(id, Err(Refusal::DiskFailed));
             }
             Then::Alone
             | Then::Offer(_)

@@ -645,6 +645,8 @@ impl World {
             }
             1..=3 => {
                 let went_on = self.oracle.lone[1 - node] || self.oracle.parted[1 - node];
+                // Without a disk of its own it reads what the other has.
+                let went_on = went_on && !self.is_detached(node);
                 let judged = !went_on && !self.oracle.overruled[node];
                 let began = self.oracle.read_begins();
                 (RequestOp::Read, AppOp::Read(extent, began, judged), extent)

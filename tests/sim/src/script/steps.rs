@@ -71,7 +71,8 @@ impl Stage {
     /// The application on `at` begins to read a block.
     pub fn begin_read(&mut self, at: usize, block: usize) -> Ticket {
         self.say(&format!("server{} reads block {block}", at + 1));
-        let judged = !self.world.oracle.lone[1 - at] && !self.world.oracle.overruled[at];
+        let went_on = self.world.oracle.lone[1 - at] && !self.world.is_detached(at);
+        let judged = !went_on && !self.world.oracle.overruled[at];
         let extent = block_at(block);
         let waits = AppOp::Read(extent, self.world.oracle.read_begins(), judged);
         self.request(at, waits, RequestOp::Read, extent)
