@@ -191,7 +191,10 @@ impl Rig {
                 assert!(!self.dialling, "it dials twice");
                 self.dialling = true;
             }
-            Action::FailDevice | Action::TellPeerBehind { .. } | Action::Notice(_) => {}
+            Action::FailDevice
+            | Action::Grow { .. }
+            | Action::TellPeerBehind { .. }
+            | Action::Notice(_) => {}
         }
     }
 
