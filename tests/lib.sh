@@ -40,7 +40,7 @@ with_faults() {
     fi
     FAULTY=$(mktemp -d)
     on_exit "rm -rf '$FAULTY'"
-    ln -s "$own"/clpmd{stat,ctrl,init,chng,mon,msg} "$CLPMD_FAULT_BIN/clpmdagent" "$FAULTY/"
+    ln -s "$own"/clpmd{stat,ctrl,init,chng,mon,msg,secret} "$CLPMD_FAULT_BIN/clpmdagent" "$FAULTY/"
     export CLPMD_BIN=$FAULTY MIRROR_FAULTS=$FAULTY/faults
 }
 

@@ -53,6 +53,22 @@ pub trait FrontEnd {
         let _ = size;
     }
 
+    /// Lends the memory of a request that reads: whoever reads for it may have the bytes put
+    /// straight there ([`Op::ReadStraight`](crate::sys::Op), with this index), and answers without
+    /// bytes then. `None`: this request's memory is not to be had.
+    ///
+    /// What is lent comes back by [`given_back`](Self::given_back), when nothing writes there any
+    /// more; until then no other bytes are put there, and an answer that has some waits.
+    fn lend(&mut self, id: RequestId) -> Option<u16> {
+        let _ = id; // has none
+        None
+    }
+
+    /// What [`lend`](Self::lend) gave is not used any more.
+    fn given_back(&mut self, id: RequestId, ring: &mut dyn Submitter) {
+        let _ = (id, ring);
+    }
+
     /// From now on the device fails: what is there and what comes is answered with
     /// [`RequestError::Inactive`] and nothing reaches the core any more. The front end stays open;
     /// to serve again it is stopped and another one started.

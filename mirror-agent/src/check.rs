@@ -1,6 +1,7 @@
 //! `clpmdagent --check`: whether the configuration can be used, and what this host offers for it.
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Fault, Mistake};
+use crate::ctl::Access;
 use crate::host::offers::{self, Choice, Facts, Finding};
 use crate::secret::Secret;
 use serde::Serialize;
@@ -13,12 +14,22 @@ pub struct CheckReport {
     pub file: String,
     /// Name of this server; absent if the configuration cannot be used.
     pub server: Option<String>,
-    /// Why the configuration cannot be used.
-    pub error: Option<String>,
+    /// Why the configuration cannot be used: everything that is wrong with it.
+    pub errors: Vec<Problem>,
     /// How each mirror is served here.
     pub mirrors: Vec<Served>,
     /// What was looked at on this host.
     pub host: Vec<Finding>,
+}
+
+/// One reason why the configuration cannot be used.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    /// The file that is to be corrected.
+    pub file: String,
+    /// What is wrong there.
+    #[serde(flatten)]
+    pub mistake: Mistake,
 }
 
 /// How a mirror is served here.
@@ -39,8 +50,8 @@ impl CheckReport {
         let config = match config {
             Ok(config) => config,
             Err(e) => {
-                let error = Some(e.to_string());
-                return Self { file, server: None, error, mirrors: Vec::new(), host };
+                let errors = problems(e).collect();
+                return Self { file, server: None, errors, mirrors: Vec::new(), host };
             }
         };
         let mirrors = config.mirrors.iter().map(|m| Served {
@@ -50,7 +61,7 @@ impl CheckReport {
         Self {
             file,
             server: Some(config.local().name.clone()),
-            error: usable(config).err(),
+            errors: unusable(config),
             mirrors: mirrors.collect(),
             host,
         }
@@ -60,25 +71,61 @@ impl CheckReport {
     /// configured.
     #[must_use]
     pub fn code(&self) -> u8 {
-        match &self.error {
-            Some(_) => 1,
-            None if self.mirrors.iter().any(|m| !m.choice.works) => 3,
-            None => 0,
+        match &self.errors[..] {
+            [_, ..] => 1,
+            [] if self.mirrors.iter().any(|m| !m.choice.works) => 3,
+            [] => 0,
         }
     }
 }
 
-fn usable(config: &Config) -> Result<(), String> {
-    config.check_partitions().map_err(|e| e.to_string())?;
-    Secret::load(&config.agent.secret_file).map(drop).map_err(|e| e.to_string())
+fn problems(e: &ConfigError) -> impl Iterator<Item = Problem> {
+    let of = |mistake: &Mistake| Problem {
+        file: e.file.display().to_string(),
+        mistake: mistake.clone(),
+    };
+    let more = (e.more > 0).then(|| whole(format!("and {} more", e.more)));
+    let more = more.map(|mistake| Problem { file: e.file.display().to_string(), mistake });
+    e.mistakes.iter().map(of).chain(more)
+}
+
+fn whole(what: String) -> Mistake {
+    Mistake { fault: Fault::File, line: None, field: None, what }
+}
+
+/// What the text of the configuration does not show.
+fn unusable(config: &Config) -> Vec<Problem> {
+    let mut out: Vec<_> = config.check_partitions().err().iter().flat_map(problems).collect();
+    if let Err(e) = Access::of(config.agent.control_group.as_deref()) {
+        out.push(Problem { file: config.file.display().to_string(), mistake: whole(e) });
+    }
+    let secret = &config.agent.secret_file;
+    if let Err(e) = Secret::load(secret) {
+        out.push(Problem { file: secret.display().to_string(), mistake: whole(e.to_string()) });
+    }
+    out
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mistake { line, what, .. } = &self.mistake;
+        if !what.starts_with(&self.file) {
+            write!(f, "{}: ", self.file)?;
+        }
+        match line {
+            Some(line) => write!(f, "line {line}: {what}"),
+            None => f.write_str(what),
+        }
+    }
 }
 
 impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.error, &self.server) {
-            (Some(error), _) => writeln!(f, "error: {error}")?,
-            (None, Some(server)) => writeln!(f, "{}: good; this server is {server}", self.file)?,
-            (None, None) => {}
+        for problem in &self.errors {
+            writeln!(f, "error: {problem}")?;
+        }
+        if let ([], Some(server)) = (&self.errors[..], &self.server) {
+            writeln!(f, "{}: good; this server is {server}", self.file)?;
         }
         for Served { name, choice } in &self.mirrors {
             let how = if choice.works { "served by" } else { "CANNOT be served by" };
@@ -120,8 +167,8 @@ mod tests {
     #[test]
     fn the_code_tells_what_is_wrong() {
         let mut named = report("ublk", &without_ublk());
-        assert_eq!(named.code(), 1, "the secret is missing: {:?}", named.error);
-        named.error = None;
+        assert_eq!(named.code(), 1, "the secret is missing: {:?}", named.errors);
+        named.errors.clear();
         assert_eq!(named.code(), 3);
         let text = named.to_string();
         assert!(text.contains("md1: CANNOT be served by ublk (there is no /dev/ublk-control)"));
@@ -137,6 +184,6 @@ mod tests {
     fn a_file_that_cannot_be_used_keeps_what_the_host_offers() {
         let report = report("nonsense", &without_ublk());
         assert_eq!(report.code(), 1);
-        assert!(report.error.is_some() && report.server.is_none() && !report.host.is_empty());
+        assert!(!report.errors.is_empty() && report.server.is_none() && !report.host.is_empty());
     }
 }

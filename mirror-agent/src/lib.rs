@@ -7,6 +7,7 @@ pub mod check;
 pub mod config;
 pub mod ctl;
 pub mod driver;
+pub mod figures;
 pub mod host;
 pub mod lock;
 pub mod messages;

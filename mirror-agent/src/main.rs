@@ -26,7 +26,8 @@ The service starts it as: clpmdagent
 By hand, on a host with another name:  clpmdagent --server server1 --config ./two-servers.toml
 
 RUST_LOG sets what is logged to standard error [default: info]. SIGTERM and SIGINT stop it: every
-mirror is unmounted, closed and cleanly stopped. SIGUSR2 stops it for a restart: devices that outlive
+mirror is unmounted, closed and cleanly stopped. SIGHUP has it read the configuration again, as
+`clpmdctrl --reload` does. SIGUSR2 stops it for a restart: devices that outlive
 it stay in use and wait for the next agent (see agent_timeout).";
 
 /// The mirror agent: serves the mirror disks of this server
@@ -39,9 +40,9 @@ struct Args {
     /// This server's name, if the host name is another
     #[arg(long, value_name = "NAME")]
     server: Option<String>,
-    /// Check the configuration, the secret and what this host offers for them, and end. Exit code
-    /// 0: good; 1: the configuration cannot be used; 3: a mirror cannot be served here
-    #[arg(long, conflicts_with = "config_help")]
+    /// Check the configuration, the secret and what this host offers for them, and end. Every mistake
+    /// is told, with file, line and key. Exit code 0: good; 1: the configuration cannot be used; 3: a mirror cannot be served here
+    #[arg(long, visible_alias = "check-config", conflicts_with = "config_help")]
     check: bool,
     /// With --check: as JSON
     #[arg(long, requires = "check")]
@@ -91,7 +92,7 @@ fn start(args: &Args) -> Result<Ended, StartError> {
     };
     let (events, log) = EventLog::start(Sinks::of(&config)).map_err(failed)?;
     let notify = std::env::var_os("NOTIFY_SOCKET");
-    let options = Options { events, notify, power: Arc::new(RealPower) };
+    let options = Options { events, notify, power: Arc::new(RealPower), hangup: None };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -99,6 +100,8 @@ fn start(args: &Args) -> Result<Ended, StartError> {
         .map_err(failed)?;
     let ended = runtime.block_on(async {
         let stop = signals().map_err(failed)?;
+        let hangup = Some(signal(SignalKind::hangup()).map_err(failed)?);
+        let options = Options { hangup, ..options };
         let plant = RealPlant(options.events.clone());
         run(config, Arc::new(plant), options, stop).await
     });

@@ -34,6 +34,9 @@ impl Secret {
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
         let file = match file {
             Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return refuse(format!("cannot be read: {e}; make it with: clpmdsecret"));
+            }
             Err(e) => return refuse(format!("cannot be read: {e}")),
         };
         let meta = file.metadata()?;
@@ -41,10 +44,18 @@ impl Secret {
             return refuse("is no regular file".to_owned());
         }
         if meta.mode() & 0o177 != 0 {
-            return refuse(format!("mode is {:04o}, must be 0600", meta.mode() & 0o7777));
+            let mode = meta.mode() & 0o7777;
+            return refuse(format!(
+                "mode is {mode:04o}, must be 0600: chmod 600 {}",
+                path.display()
+            ));
         }
         if meta.uid() != nix::unistd::geteuid().as_raw() {
-            return refuse(format!("belongs to user {}, must belong to the agent's", meta.uid()));
+            let (theirs, ours) = (meta.uid(), nix::unistd::geteuid());
+            return refuse(format!(
+                "belongs to user {theirs}, must belong to the agent's: chown {ours} {}",
+                path.display()
+            ));
         }
         let mut bytes = Vec::new();
         file.take(SECRET_MAX as u64 + 1).read_to_end(&mut bytes)?;
@@ -101,9 +112,13 @@ mod tests {
         assert_eq!(load(b"0123456789abcdef\n", 0o600), Ok(b"0123456789abcdef".to_vec()));
         assert!(load(b"0123456789abcdef", 0o640).expect_err("group").contains("0640"));
         assert!(load(b"0123456789abcdef", 0o604).expect_err("others").contains("0600"));
+        let fix = format!("chmod 600 {}", path.display());
+        assert!(load(b"0123456789abcdef", 0o644).expect_err("open to all").ends_with(&fix));
         assert!(load(b"0123456789abcde\n", 0o600).expect_err("short").contains("15 bytes"));
         assert!(load(&[7; 4097], 0o600).expect_err("long").contains("4097"));
         assert!(Secret::load(dir.path()).is_err());
+        let none = Secret::load(&dir.path().join("none")).expect_err("not there");
+        assert!(none.to_string().ends_with("make it with: clpmdsecret"), "{none}");
         assert_eq!(format!("{:?}", Secret::from_bytes(b"x")), "Secret(..)");
     }
 }

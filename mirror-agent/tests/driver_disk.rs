@@ -6,6 +6,7 @@ mod rig;
 use kmod_shim::nbd::Export;
 use kmod_shim::nbd::protocol::{command, error};
 use mirror_agent::driver::{FrontEndSpec, OpenError, Partition, Report, now};
+use mirror_agent::figures::Traffic;
 use mirror_core::buf::Buf;
 use mirror_core::io::{Action, DataOp, Event, IoFailure, IoId, Notice};
 use mirror_core::units::SessionNo;
@@ -34,6 +35,28 @@ fn what_is_written_is_there_and_is_read_back() {
         assert!(file[usize::try_from(offset).unwrap()..][..len] == data[..]);
         assert_eq!(rig.data(DataOp::Read, offset, len as u64), Ok(Some(data)));
     }
+}
+
+/// Of both partitions, with the bytes of those that ended well, and the rest as errors.
+#[test]
+fn each_operation_is_counted_once() {
+    let mut rig = Rig::new(Setup::default());
+    let data = pattern(8192);
+    assert_eq!(rig.data(write(&data, false), 0, 8192), Ok(None));
+    assert_eq!(rig.data(write(&data, true), 8192, 8192), Ok(None));
+    assert!(rig.data(DataOp::Read, 0, 4096).is_ok());
+    assert_eq!(rig.data(DataOp::Zero { unmap: false, durable: true }, 0, 65_536), Ok(None));
+    assert_eq!(rig.data(DataOp::Flush, 0, 0), Ok(None));
+    assert!(rig.data(DataOp::Read, 100, 4096).is_err());
+    rig.act([Action::Meta { io: IoId(99), offset: 0, bytes: pattern(4096) }]);
+    let Event::MetaDone { result: Ok(()), .. } = rig.next() else { panic!("written") };
+    let figures = rig.driver().handle.figures(false).blocking_recv().unwrap();
+    let of = |t: &Traffic| (t.time.count, t.bytes, t.errors);
+    assert_eq!(of(&figures.disk.write), (2, 16_384, 0));
+    assert_eq!(of(&figures.disk.read), (1, 4096, 1));
+    assert_eq!(of(&figures.disk.zero), (1, 65_536, 0));
+    assert_eq!(of(&figures.disk.flush), (1, 0, 0));
+    assert_eq!(of(&figures.cluster), (1, 4096, 0));
 }
 
 #[test]

@@ -86,4 +86,7 @@ fn an_operation_over_its_limit_fails_and_its_end_is_still_told() {
     assert_eq!((late.0, &late.1), (1, &Ok(())));
     assert!(late.2 >= 600, "{}", late.2);
     assert_eq!(std::fs::read(&rig.data).unwrap()[..4096], [7; 4096]);
+    let figures = rig.driver().handle.figures(false).blocking_recv().unwrap();
+    let written = &figures.disk.write;
+    assert_eq!((written.time.count, written.errors), (0, 1), "it has failed, once");
 }

@@ -4,7 +4,7 @@
 
 use mirror_core::buf::Buf;
 use mirror_core::units::{Extent, SessionNo, Side};
-use mirror_core::wire::{Frame, Link, LinkConfig, LinkEvent, Message, Secret};
+use mirror_core::wire::{Frame, Link, LinkConfig, LinkEvent, Message, Secret, Security};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -53,6 +53,7 @@ log_dir = "{folder}/log"
 device_dir = "{folder}"
 syslog = "{folder}/none"
 secret_file = "{folder}/secret"
+security = "authenticated"
 [[mirror]]
 name = "md1"
 fs = "none"
@@ -124,7 +125,8 @@ impl Peer {
         let stream = TcpStream::connect(agent.address).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         let secret = Secret::new(SECRET.as_bytes()).unwrap();
-        let config = LinkConfig { secret, mirror: "md1".to_owned(), side: Side::First };
+        let (mirror, security) = ("md1".to_owned(), Security::Authenticated);
+        let config = LinkConfig { secret, mirror, side: Side::First, security };
         let link = Link::dial(config, [7; 32]).unwrap();
         let mut peer = Self { stream, link };
         let hello = peer.link.take_output();

@@ -13,7 +13,7 @@ use mirror_core::mirror::{Mirror, Setup, Tuning};
 use mirror_core::record::Record;
 use mirror_core::status::{LinkStatus, Phase};
 use mirror_core::units::{Id16, Side, regions_in};
-use mirror_core::wire::{LinkConfig, Secret};
+use mirror_core::wire::{LinkConfig, Secret, Security};
 use rig::client::Client;
 use rig::{free_address, open};
 use std::io::{BufRead, BufReader, Write};
@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -72,6 +72,7 @@ fn start(folder: &Path, side: Side, addresses: [SocketAddr; 2], boot: Id16) -> D
             secret: Secret::new(b"a secret of the right length").unwrap(),
             mirror: "md1".to_owned(),
             side,
+            security: Security::Encrypted,
         },
         routes: vec![Route { local: None, remote: addresses[side.other().index()] }],
         listen: vec![addresses[side.index()]],
@@ -233,6 +234,8 @@ fn pair(test: &'static str) -> (Server, Server, tempfile::TempDir) {
 /// Writes that go on until told otherwise; keeps what the last write of each place was.
 struct Writer {
     stop: Arc<AtomicBool>,
+    /// Writes so far.
+    written: Arc<AtomicUsize>,
     thread: JoinHandle<(Client, Vec<Option<u8>>)>,
 }
 
@@ -242,7 +245,8 @@ impl Writer {
     /// An error of the connection ends it, too: then the last write may be there or not.
     fn start(mut client: Client, seed: u64) -> Self {
         let stop = Arc::<AtomicBool>::default();
-        let flag = stop.clone();
+        let written = Arc::<AtomicUsize>::default();
+        let (flag, count) = (stop.clone(), written.clone());
         let thread = std::thread::spawn(move || {
             let places = usize::try_from(SIZE).unwrap() / PLACE;
             let (mut there, mut x) = (vec![None; places], seed);
@@ -254,13 +258,25 @@ impl Writer {
                 let fill = x.to_be_bytes()[6] | 1;
                 there[place] = None; // unknown until acknowledged
                 match client.try_write((place * PLACE) as u64, &[fill; PLACE]) {
-                    Some(0) => there[place] = Some(fill),
+                    Some(0) => {
+                        there[place] = Some(fill);
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
                     _ => break,
                 }
             }
             (client, there)
         });
-        Self { stop, thread }
+        Self { stop, written, thread }
+    }
+
+    /// Waits for so many writes.
+    fn wait(&self, count: usize) {
+        let limit = Instant::now() + Duration::from_secs(60);
+        while self.written.load(Ordering::Relaxed) < count {
+            assert!(Instant::now() < limit, "too little is written");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn stop(self) -> (Client, Vec<Option<u8>>) {
@@ -303,7 +319,7 @@ fn what_was_acknowledged_is_on_the_other_side_when_the_active_one_dies() {
     let (mut one, mut two, _root) =
         pair("what_was_acknowledged_is_on_the_other_side_when_the_active_one_dies");
     let writer = Writer::start(one.activate(), 2);
-    std::thread::sleep(Duration::from_secs(1));
+    writer.wait(200);
     one.kill();
     let (_, there) = writer.stop();
     assert!(there.iter().flatten().count() > 100, "too little was written");

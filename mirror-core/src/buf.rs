@@ -27,9 +27,25 @@ impl BufMut {
     /// A copy of `bytes`.
     #[must_use]
     pub fn copied_from(bytes: &[u8]) -> Self {
-        let mut buf = Self::zeroed(bytes.len());
-        buf.copy_from_slice(bytes);
-        buf
+        Self::copied_with_room(bytes, 0)
+    }
+
+    /// A copy of `bytes`, with `room` zero bytes behind them.
+    #[must_use]
+    pub fn copied_with_room(bytes: &[u8], room: usize) -> Self {
+        let len = bytes.len() + room;
+        // Only what is not copied is zeroed: this is on the path of every encrypted write.
+        let mut storage: Vec<u8> = Vec::with_capacity(len + ALIGN - 1);
+        let start = storage.as_ptr().align_offset(ALIGN);
+        storage.resize(start, 0);
+        storage.extend_from_slice(bytes);
+        storage.resize(start + len, 0);
+        Self { storage, start, len }
+    }
+
+    /// Forgets what is behind the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
     }
 
     /// Ends the filling: from here on the bytes never change.
@@ -108,6 +124,20 @@ mod tests {
             assert_eq!(buf.len(), len);
             assert_eq!(buf.as_ptr().align_offset(ALIGN), 0, "length {len}");
             assert!(buf.iter().all(|b| *b == 0));
+        }
+    }
+
+    #[test]
+    fn copies_are_aligned_with_room_behind_and_can_be_cut() {
+        for len in [0, 1, 4096, 65_537] {
+            let bytes = vec![0x5A; len];
+            let mut buf = BufMut::copied_with_room(&bytes, 16);
+            assert_eq!(buf.as_ptr().align_offset(ALIGN), 0, "length {len}");
+            assert_eq!((&buf[..len], &buf[len..]), (&bytes[..], &[0; 16][..]));
+            buf.truncate(len);
+            assert_eq!(&buf[..], bytes);
+            buf.truncate(len + 1);
+            assert_eq!(buf.len(), len, "it never grows");
         }
     }
 

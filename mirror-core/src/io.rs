@@ -92,7 +92,8 @@ pub enum RequestError {
 pub enum Event {
     /// The front end hands over a request.
     Request(Request),
-    /// An operation on the data partition ended; reads carry their bytes.
+    /// An operation on the data partition ended; reads carry their bytes, unless these were put where
+    /// a request wants them ([`Mirror::read_for`](crate::mirror::Mirror::read_for)).
     DataDone {
         /// The operation.
         io: IoId,
@@ -121,6 +122,11 @@ pub enum Event {
         conn: ConnId,
         /// The frame.
         frame: Frame,
+    },
+    /// Part of a frame arrived: whoever sends it lives, however long the rest takes.
+    Heard {
+        /// The connection.
+        conn: ConnId,
     },
     /// A connection ended, for whatever reason.
     PeerGone {
@@ -229,6 +235,9 @@ pub enum Notice {
         /// First byte of the operation.
         offset: u64,
     },
+    /// The record of this side could not be read back, and was not written: a defect of this
+    /// program. [`Notice::DiskError`] follows, for the cluster partition.
+    BadRecord(crate::disk::superblock::Reason),
     /// What followed [`Notice::DiskError`], once: whether the record that says so is durable. If it
     /// is not (the cluster partition takes no more writes), a later start knows nothing of it.
     ErrorRecorded {

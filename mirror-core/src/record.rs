@@ -235,9 +235,13 @@ impl Card {
     pub fn makes_sense(&self) -> bool {
         let Record { size, block, device, .. } = self.record;
         let whole = size <= MAX_MIRROR_BYTES && size % u64::from(block.max(1)) == 0;
-        let constructed = self.record.generation.is_none() || (size > 0 && block > 0);
+        // A size comes with a history, or with the copy that will become one.
+        let geometry = match (self.record.generation, self.record.inconsistent) {
+            (None, None) => size == 0 && block == 0,
+            _ => size > 0 && block > 0,
+        };
         whole
-            && constructed
+            && geometry
             && !device.is_none()
             && (block == 0 || is_block_size(block))
             && is_block_size(self.device_block)

@@ -164,6 +164,8 @@ rules! {
     ResumeYields = "resume-yields";
     /// A read on a resumed side waits for contact, and for what an earlier agent had under way.
     ResumeReads = "resume-reads";
+    /// A target whose settling has stopped knows itself behind before the source shows what it may lack.
+    StoppedBehind = "stopped-behind";
     /// The first flush of a resumed side covers what an earlier agent acknowledged.
     ResumeUnflushed = "resume-unflushed";
     /// `alone = "fenced"` waits for a word on the peer.

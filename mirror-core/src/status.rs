@@ -62,6 +62,20 @@ pub struct Marked {
     pub more: u64,
 }
 
+/// How long the application's writes and the blocks of a recovery have waited for each other, since
+/// the process began. A wait that is shorter than the clock's millisecond counts, but takes no time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Waits {
+    /// Writes that had to wait for a block of a recovery.
+    pub writes: u64,
+    /// Milliseconds that they waited in all.
+    pub write_ms: u64,
+    /// Blocks of a recovery that had to wait for the application.
+    pub copies: u64,
+    /// Milliseconds that they waited in all.
+    pub copy_ms: u64,
+}
+
 /// A range of a mirror, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Range {

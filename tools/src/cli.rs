@@ -27,8 +27,15 @@ impl Common {
     /// # Errors
     /// The configuration cannot be used, or the agent does not run.
     pub fn connect(&self) -> Result<Client, Failure> {
-        let config = Config::load_anywhere(&self.file())?;
-        Ok(Client::connect(&config.agent.socket)?)
+        Ok(Client::connect(&self.config()?.agent.socket)?)
+    }
+
+    /// The configuration, as far as it is the same on both servers.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub fn config(&self) -> Result<Config, Failure> {
+        Ok(Config::load_anywhere(&self.file())?)
     }
 }
 

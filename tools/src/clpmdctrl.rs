@@ -21,6 +21,7 @@ Examples:
   clpmdctrl --resize md1               both data partitions were made larger: so is the mirror
   clpmdctrl --force server1 md1        server1 holds the latest data: the other's is given up
   clpmdctrl --active --peer-down md1   the other server is off and wrote nothing alone
+  clpmdctrl --reload                   the agent reads its configuration again
   clpmdctrl --abandon md1              without the agent: its device fails what waits on it
 
 --recovery and --force return at once.
@@ -30,7 +31,7 @@ its own clock; if the clocks differ, the later time need not be the later data."
 /// Operate the mirror disks of this server
 #[derive(Parser, Debug)]
 #[command(name = "clpmdctrl", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
-#[command(group = ArgGroup::new("what").args(["active", "deactive", "recovery", "force", "cancel", "separate", "rwait", "resize", "peer_down", "abandon"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("what").args(["active", "deactive", "recovery", "force", "cancel", "separate", "rwait", "resize", "peer_down", "abandon", "reload"]).required(true).multiple(true))]
 pub struct Args {
     /// Open the mirror disk for I/O on this server, and mount it
     #[arg(short, long, conflicts_with_all = ["deactive", "recovery", "force", "cancel", "separate", "rwait"])]
@@ -75,8 +76,12 @@ pub struct Args {
     /// With --force and --abandon: do not ask
     #[arg(short, long, conflicts_with_all = ["active", "deactive", "recovery", "cancel", "separate", "rwait", "peer_down"])]
     pub yes: bool,
+    /// Have the agent read its configuration again: mirrors are added and removed, settings taken
+    /// over. What takes a restart is named, and nothing is changed then
+    #[arg(long, conflicts_with_all = ["active", "deactive", "recovery", "force", "cancel", "separate", "rwait", "peer_down", "abandon", "nomount", "yes", "names"])]
+    pub reload: bool,
     /// <MD>, or with --force: <SERVER> <MD>
-    #[arg(value_name = "NAME", required = true, num_args = 1..=2)]
+    #[arg(value_name = "NAME", required_unless_present = "reload", num_args = 1..=2)]
     pub names: Vec<String>,
     /// Common options
     #[command(flatten)]
@@ -91,6 +96,9 @@ pub fn request(args: &Args) -> Result<Request, Failure> {
     let wrong = |what: &str| {
         Err(Failure::new(MdCode::BadOptions, format!("{} {what}", MdCode::BadOptions.text())))
     };
+    if args.reload {
+        return Ok(Request::Reload);
+    }
     let mirror = match (args.names.as_slice(), args.force) {
         ([mirror], false) => mirror.clone(),
         ([server, mirror], true) => {
@@ -219,6 +227,7 @@ mod tests {
             ),
             ("clpmdctrl -w md1", Some(Request::Status { mirror: Some(md1()) })),
             ("clpmdctrl --peer-down md1", Some(Request::PeerDown { mirror: md1() })),
+            ("clpmdctrl --reload", Some(Request::Reload)),
         ] {
             assert_eq!(parse(line), want, "{line}");
         }
@@ -246,6 +255,8 @@ mod tests {
             "clpmdctrl --peer-down --yes md1",
             "clpmdctrl --abandon --deactive md1",
             "clpmdctrl --abandon md1 md2",
+            "clpmdctrl --reload md1",
+            "clpmdctrl --reload --active md1",
         ] {
             assert_eq!(parse(line), None, "{line}");
         }

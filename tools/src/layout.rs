@@ -3,6 +3,10 @@
 //! The label column is 16 wide in the short table and 20 in the long one; a server's column 16
 //! and 21. Longer names push the columns apart and never run into each other.
 
+mod more;
+
+pub use more::{connect, detail};
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use mirror_agent::ctl::MirrorReport;
@@ -62,12 +66,12 @@ fn is_long(report: &MirrorReport) -> bool {
 }
 
 struct Row {
-    label: &'static str,
+    label: String,
     values: [String; 2],
 }
 
-fn row_of(label: &'static str, r: &MirrorReport, value: impl Fn(&SideStatus) -> String) -> Row {
-    Row { label, values: [value(&r.status.sides[0]), value(&r.status.sides[1])] }
+fn row_of(label: &str, r: &MirrorReport, value: impl Fn(&SideStatus) -> String) -> Row {
+    Row { label: label.to_owned(), values: [value(&r.status.sides[0]), value(&r.status.sides[1])] }
 }
 
 fn colors(report: &MirrorReport) -> Row {
@@ -84,7 +88,7 @@ const fn color(color: Color) -> &'static str {
 }
 
 fn long_rows(report: &MirrorReport, zone: &TimeZone) -> Vec<Row> {
-    let row = |label, value: &dyn Fn(&SideStatus) -> String| row_of(label, report, value);
+    let row = |label: &str, value: &dyn Fn(&SideStatus) -> String| row_of(label, report, value);
     let mut rows = vec![
         colors(report),
         row("Lastupdate Time", &|s| time(s.last_update, zone)),
@@ -94,7 +98,7 @@ fn long_rows(report: &MirrorReport, zone: &TimeZone) -> Vec<Row> {
     ];
     if report.status.both_active {
         let both = || "Active".to_owned();
-        rows.push(Row { label: "Active Status", values: [both(), both()] });
+        rows.push(Row { label: "Active Status".to_owned(), values: [both(), both()] });
     }
     rows
 }
@@ -126,7 +130,7 @@ fn table(report: &MirrorReport, rows: &[Row]) -> String {
     let mut out = line(label, column, &report.name, first, second);
     let _ = writeln!(out, "{RULE}");
     for r in rows {
-        out.push_str(&line(label, column, r.label, &r.values[0], &r.values[1]));
+        out.push_str(&line(label, column, &r.label, &r.values[0], &r.values[1]));
     }
     out
 }

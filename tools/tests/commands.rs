@@ -1,6 +1,8 @@
 //! The programs themselves, against an agent that is made up.
 
-use mirror_agent::ctl::{Answer, CtlServer, MirrorReport, Refused, Request, Response, Service};
+use mirror_agent::ctl::{
+    Access, Answer, CtlServer, MirrorReport, Refused, Request, Response, Service,
+};
 use mirror_agent::host::power::{Marked, ResetMark};
 use mirror_agent::lock::{Lock, Role};
 use mirror_agent::messages::MdCode;
@@ -76,6 +78,7 @@ fn bin(program: &str) -> &'static Path {
         "clpmdchnng" => env!("CARGO_BIN_EXE_clpmdchnng"),
         "clpmdmon" => env!("CARGO_BIN_EXE_clpmdmon"),
         "clpmdmsg" => env!("CARGO_BIN_EXE_clpmdmsg"),
+        "clpmdsecret" => env!("CARGO_BIN_EXE_clpmdsecret"),
         other => panic!("{other}"),
     })
 }
@@ -184,7 +187,7 @@ fn with_agent(lab: &Lab) -> (Arc<Fake>, tokio::runtime::Runtime) {
         change: Mutex::new(|_| ()),
     });
     let socket = lab.dir.path().join("run/ctl.sock");
-    let server = runtime.block_on(async { CtlServer::bind(&socket) }).expect("bind");
+    let server = runtime.block_on(async { CtlServer::bind(&socket, Access::Owner) }).expect("bind");
     runtime.spawn(server.run(fake.clone()));
     (fake, runtime)
 }
@@ -597,4 +600,45 @@ fn wrong_options_are_said_with_the_text_of_the_manual() {
         let said = err(&wrong);
         assert!(said.starts_with("Options or parameters are invalid.\nerror: "), "{line}: {said}");
     }
+}
+
+#[test]
+fn ways_to_look_exclude_each_other() {
+    let lab = lab();
+    for line in [
+        "clpmdstat --perf md1 --watch",
+        "clpmdstat --perf --events",
+        "clpmdstat --interval 5",
+        "clpmdstat --connect md1 --json",
+        "clpmdstat --detail md1 --active md1",
+        "clpmdstat --perf md1 --interval 0",
+    ] {
+        let o = lab.run(line);
+        assert_eq!(code(&o), 2, "{line}: {}", err(&o));
+    }
+    assert_eq!(
+        code(&lab.run("clpmdstat --events")),
+        1,
+        "without an agent there is nothing to follow"
+    );
+}
+
+#[test]
+fn a_secret_is_made_where_the_configuration_says_and_never_printed() {
+    let lab = lab();
+    let file = lab.dir.path().join("secret");
+    let text = fs::read_to_string(&lab.config).expect("configuration");
+    let with =
+        text.replace("[agent]\n", &format!("[agent]\nsecret_file = \"{}\"\n", file.display()));
+    fs::write(&lab.config, with).expect("configuration");
+    let made = lab.run("clpmdsecret");
+    assert_eq!(code(&made), 0, "{}", err(&made));
+    let secret = fs::read_to_string(&file).expect("there");
+    let again = lab.run("clpmdsecret");
+    assert_eq!(code(&again), 89);
+    assert!(err(&again).contains("--force"), "{}", err(&again));
+    assert_eq!(fs::read_to_string(&file).expect("there"), secret);
+    let said = [out(&made), err(&made), out(&again), err(&again)].concat();
+    assert!(said.contains(&format!("{} is made", file.display())), "{said}");
+    assert!(!said.contains(secret.trim()), "{said}");
 }

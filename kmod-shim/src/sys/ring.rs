@@ -13,6 +13,8 @@ const TOKEN_BITS: u32 = 56;
 const TOKEN_MASK: u64 = (1 << TOKEN_BITS) - 1;
 const SUBMISSIONS: u32 = 256;
 const COMPLETIONS: u32 = 4096;
+/// Places for memory that the kernel registers itself ([`Op::ReadStraight`](super::Op)).
+const PLACES: u16 = 256;
 
 /// Who submitted an operation and gets its completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,11 +73,18 @@ pub trait Submitter {
 
     /// Asks the kernel to end the operation with this token early; its completion still comes.
     fn cancel(&mut self, token: u64);
+
+    /// How many places the ring has for memory that a driver of the kernel's registers: their
+    /// indexes are below this.
+    fn places(&self) -> u16 {
+        0
+    }
 }
 
 /// An io_uring with room for entries that the kernel's queue has no room for yet.
 pub struct Ring {
     uring: IoUring,
+    places: u16,
     backlog: VecDeque<squeue::Entry>,
 }
 
@@ -99,7 +108,16 @@ impl Ring {
         if !uring.params().is_feature_ext_arg() || !uring.params().is_feature_nodrop() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring is too old (< 5.11)"));
         }
-        Ok(Self { uring, backlog: VecDeque::new() })
+        // Older kernels have none (before 5.19).
+        let registered = uring.submitter().register_buffers_sparse(u32::from(PLACES));
+        let places = if registered.is_ok() { PLACES } else { 0 };
+        Ok(Self { uring, places, backlog: VecDeque::new() })
+    }
+
+    /// See [`Submitter::places`].
+    #[must_use]
+    pub fn places(&self) -> u16 {
+        self.places
     }
 
     /// The ring as `owner` sees it.
@@ -202,5 +220,9 @@ impl Submitter for Tagged<'_> {
     fn cancel(&mut self, token: u64) {
         let entry = opcode::AsyncCancel::new(self.user_data(token)).build();
         self.ring.queue(entry.user_data(u64::from(Owner::NOBODY.0) << TOKEN_BITS));
+    }
+
+    fn places(&self) -> u16 {
+        self.ring.places
     }
 }

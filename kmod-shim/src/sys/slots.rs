@@ -90,6 +90,18 @@ pub enum Op {
         /// The part of it to fill.
         range: Range<usize>,
     },
+    /// Read from `offset` on, straight into memory that a driver of the kernel's has registered
+    /// with the ring: no copy passes here.
+    ReadStraight {
+        /// File.
+        file: Fd,
+        /// Byte offset in the file of `range.start`.
+        offset: u64,
+        /// Index of the memory in the ring.
+        place: u16,
+        /// The part of it to fill, in bytes.
+        range: Range<usize>,
+    },
     /// Write `buf[range]` at `offset`.
     Write {
         /// File.
@@ -261,6 +273,14 @@ fn build(op: &mut Op, aside: &mut Aside) -> squeue::Entry {
         Op::Read { file, offset, buf, range } => {
             let part = &mut buf[range.clone()];
             opcode::Read::new(fd(file), part.as_mut_ptr(), length(part.len()))
+                .offset(*offset)
+                .build()
+        }
+        Op::ReadStraight { file, offset, place, range } => {
+            // The registered memory begins at the address 0; the kernel keeps it until the
+            // operation has ended, and refuses what is outside of it.
+            let start = std::ptr::without_provenance_mut(range.start);
+            opcode::ReadFixed::new(fd(file), start, length(range.len()), *place)
                 .offset(*offset)
                 .build()
         }

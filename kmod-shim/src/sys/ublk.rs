@@ -1,18 +1,17 @@
 //! The ublk driver's two files: the control device, and the memory and commands of one queue.
 
 use super::ring::Submitter;
-use super::slots::Fd;
 use crate::ublk::abi::{self, IO_DESC_BYTES, IoDesc};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
-use mirror_core::buf::BufMut;
+use mirror_core::buf::{Buf, BufMut};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 /// The control device, with a ring of its own: its commands are large and may take long.
 pub(crate) struct Control {
@@ -63,31 +62,49 @@ impl Control {
     }
 }
 
-/// One queue of a device: a buffer for each tag, and the driver's descriptions of the requests.
+/// Where the bytes of requests are.
+enum Memory {
+    /// In a buffer of each tag's: the driver copies to it and from it.
+    Ours(Vec<BufMut>),
+    /// Where the request has them. The driver registers them with the ring, a tag's number as the
+    /// index; all else fetches and stores them through the server's end.
+    Theirs,
+}
+
+/// What a queue is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueShape {
+    /// Number of tags.
+    pub(crate) depth: u16,
+    /// Longest read or write, in bytes.
+    pub(crate) max_io: usize,
+    /// The device registers the memory of its requests with the ring.
+    pub(crate) registers: bool,
+    /// The driver takes the old command numbers only (kernels before 6.4).
+    pub(crate) legacy: bool,
+}
+
+/// One queue of a device: its tags, and the driver's descriptions of the requests.
 ///
 /// A tag is either with the driver (from `fetch` or `commit` to its completion) or with us; its
 /// buffer and description are only touched while it is with us.
 pub(crate) struct Queue {
-    device: Fd,
+    device: File,
     descriptions: NonNull<c_void>,
     mapped: NonZeroUsize,
-    buffers: Vec<BufMut>,
+    memory: Memory,
     ours: Vec<bool>,
-    /// The driver takes the old command numbers only (kernels before 6.4).
+    max_io: usize,
     legacy: bool,
 }
 
 impl Queue {
-    /// The queue of the device behind `device` with `depth` tags of `max_io` bytes.
+    /// The queue of the device behind `device`.
     ///
     /// # Errors
     /// The descriptions cannot be mapped.
-    pub(crate) fn new(
-        device: OwnedFd,
-        depth: u16,
-        max_io: usize,
-        legacy: bool,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(device: OwnedFd, shape: QueueShape) -> io::Result<Self> {
+        let QueueShape { depth, max_io, registers, legacy } = shape;
         let bytes = usize::from(depth) * IO_DESC_BYTES;
         let mapped = NonZeroUsize::new(bytes.div_ceil(4096) * 4096)
             .ok_or_else(|| io::Error::other("a queue without tags"))?;
@@ -96,14 +113,30 @@ impl Queue {
         let descriptions = unsafe { mmap(None, mapped, ProtFlags::PROT_READ, flags, &device, 0) }?;
         // SAFETY: the range was just mapped; children simply do not get it.
         unsafe { madvise(descriptions, mapped.get(), MmapAdvise::MADV_DONTFORK) }?;
+        let memory = if registers {
+            Memory::Theirs
+        } else {
+            Memory::Ours((0..depth).map(|_| BufMut::zeroed(max_io)).collect())
+        };
         Ok(Self {
-            device: Arc::new(device),
+            device: device.into(),
             descriptions,
             mapped,
-            buffers: (0..depth).map(|_| BufMut::zeroed(max_io)).collect(),
+            memory,
             ours: vec![true; usize::from(depth)],
+            max_io,
             legacy,
         })
+    }
+
+    /// Longest read or write, in bytes.
+    pub(crate) const fn max_io(&self) -> usize {
+        self.max_io
+    }
+
+    /// Whether the ring can reach a request's memory, under its tag as the index.
+    pub(crate) const fn registers(&self) -> bool {
+        matches!(self.memory, Memory::Theirs)
     }
 
     /// Tags that the driver has.
@@ -125,13 +158,21 @@ impl Queue {
     fn hand_over(&mut self, command: u8, tag: u16, result: i32, ring: &mut dyn Submitter) {
         let at = usize::from(tag);
         assert!(std::mem::replace(&mut self.ours[at], false), "the driver has tag {tag}");
-        let address = self.buffers[at].as_mut_ptr() as u64;
-        let cmd = abi::io_cmd(tag, result, address);
         let op = if self.legacy { u32::from(command) } else { abi::io_op(command) };
+        let address = match &mut self.memory {
+            Memory::Ours(buffers) => buffers[at].as_mut_ptr() as u64,
+            Memory::Theirs => 0,
+        };
+        let cmd = abi::io_cmd(tag, result, address);
         let entry = opcode::UringCmd16::new(types::Fd(self.device.as_raw_fd()), op).cmd(cmd);
-        // SAFETY: the entry names the tag's buffer, which is not touched until `returned` and not
-        // freed while the driver has the tag (see `drop`), and the device, which this owns.
-        unsafe { ring.push(entry.build(), u64::from(tag)) };
+        let mut entry = entry.build();
+        if self.registers() {
+            set_address(&mut entry, abi::auto_buf_reg(tag));
+        }
+        // SAFETY: the entry names the tag's buffer, if it has one, which is not touched until
+        // `returned` and not freed while the driver has the tag (see `drop`), and the device,
+        // which this owns.
+        unsafe { ring.push(entry, u64::from(tag)) };
     }
 
     /// The completion of `tag` was taken from the ring: it is ours now.
@@ -151,19 +192,59 @@ impl Queue {
         IoDesc::parse(&unsafe { from.add(at).read_volatile() })
     }
 
-    /// The buffer of `tag`, which is ours.
-    pub(crate) fn buffer(&mut self, tag: u16) -> &mut [u8] {
+    /// A copy of the first `len` bytes of the request of `tag`, which is ours.
+    ///
+    /// # Errors
+    /// There are not so many, or the driver does not hand them over.
+    pub(crate) fn fetch_bytes(&mut self, tag: u16, len: usize) -> io::Result<Buf> {
         let at = usize::from(tag);
         assert!(self.ours[at], "the driver has tag {tag}");
-        &mut self.buffers[at]
+        match &self.memory {
+            Memory::Ours(buffers) => {
+                let bytes = buffers[at].get(..len).ok_or(io::ErrorKind::InvalidInput)?;
+                Ok(Buf::copied_from(bytes))
+            }
+            Memory::Theirs => {
+                let mut bytes = BufMut::zeroed(len);
+                self.device.read_exact_at(&mut bytes, abi::io_buf_position(tag))?;
+                Ok(bytes.freeze())
+            }
+        }
     }
+
+    /// Gives the request of `tag`, which is ours, its first bytes.
+    ///
+    /// # Errors
+    /// There is no room for them, or the driver does not take them.
+    pub(crate) fn store_bytes(&mut self, tag: u16, bytes: &[u8]) -> io::Result<()> {
+        let at = usize::from(tag);
+        assert!(self.ours[at], "the driver has tag {tag}");
+        match &mut self.memory {
+            Memory::Ours(buffers) => {
+                let room = buffers[at].get_mut(..bytes.len());
+                room.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(bytes);
+                Ok(())
+            }
+            Memory::Theirs => self.device.write_all_at(bytes, abi::io_buf_position(tag)),
+        }
+    }
+}
+
+/// Sets the `addr` of an entry, which the builder of a command has no word for.
+fn set_address(entry: &mut squeue::Entry, address: u64) {
+    const ADDR: usize = 16;
+    const { assert!(size_of::<squeue::Entry>() == 64) };
+    let start = std::ptr::from_mut(entry).cast::<u8>();
+    // SAFETY: an entry is the kernel's `struct io_uring_sqe` (`repr(C)`, 64 bytes); at byte 16 it has
+    // the u64 `addr`, for which every value is valid.
+    unsafe { start.add(ADDR).cast::<u64>().write_unaligned(address) };
 }
 
 impl Drop for Queue {
     /// Buffers that the driver may still use are leaked.
     fn drop(&mut self) {
         if self.with_driver() > 0 {
-            std::mem::forget(std::mem::take(&mut self.buffers));
+            std::mem::forget(std::mem::replace(&mut self.memory, Memory::Theirs));
             return;
         }
         // SAFETY: mapped by `new` with this length, and nothing refers to it any more.

@@ -37,10 +37,24 @@ pub(crate) const F_USER_RECOVERY: u64 = 1 << 3;
 /// What the dead server had not answered is handed to the next one.
 pub(crate) const F_USER_RECOVERY_REISSUE: u64 = 1 << 4;
 
+/// The server fetches and stores a request's bytes itself, through the server's end.
+pub(crate) const F_USER_COPY: u64 = 1 << 7;
+/// The driver registers a request's memory with the ring that fetched it, under a given index.
+pub(crate) const F_AUTO_BUF_REG: u64 = 1 << 11;
+
+/// Of an automatic registration: if it fails, the request comes all the same, and says so.
+const AUTO_BUF_REG_FALLBACK: u8 = 1 << 0;
+/// Where the bytes of the requests begin in the server's end.
+const IO_BUF_OFFSET: u64 = 0x8000_0000;
+/// Bits of an offset within a request's bytes.
+const IO_BUF_BITS: u32 = 25;
+
 /// The request has a durable write.
 const IO_F_FUA: u32 = 1 << 13;
 /// Write-zeroes must not release space.
 const IO_F_NOUNMAP: u32 = 1 << 15;
+/// The request's memory could not be registered.
+const IO_F_NEED_REG_BUF: u32 = 1 << 17;
 
 const ATTR_VOLATILE_CACHE: u32 = 1 << 2;
 const ATTR_FUA: u32 = 1 << 3;
@@ -87,6 +101,18 @@ pub(crate) fn io_cmd(tag: u16, result: i32, buffer: u64) -> [u8; 16] {
     cmd[4..8].copy_from_slice(&result.to_ne_bytes());
     cmd[8..16].copy_from_slice(&buffer.to_ne_bytes());
     cmd
+}
+
+/// `struct ublk_auto_buf_reg`, as the SQE carries it: the memory of the next request gets `index`.
+pub(crate) const fn auto_buf_reg(index: u16) -> u64 {
+    // Index, flags, and five bytes of zeros, as in memory.
+    let index = index.to_ne_bytes();
+    u64::from_ne_bytes([index[0], index[1], AUTO_BUF_REG_FALLBACK, 0, 0, 0, 0, 0])
+}
+
+/// Where the bytes of the request of `tag` are in the server's end, for queue 0.
+pub(crate) const fn io_buf_position(tag: u16) -> u64 {
+    IO_BUF_OFFSET + ((tag as u64) << IO_BUF_BITS)
 }
 
 /// `struct ublksrv_ctrl_dev_info` of a device with one queue.
@@ -191,6 +217,8 @@ pub(crate) struct IoDesc {
     pub(crate) op: IoOp,
     pub(crate) fua: bool,
     pub(crate) no_unmap: bool,
+    /// Its memory could not be registered, though that was asked for.
+    pub(crate) unregistered: bool,
     pub(crate) sectors: u32,
     pub(crate) start: u64,
 }
@@ -215,6 +243,7 @@ impl IoDesc {
             op,
             fua: flags & IO_F_FUA != 0,
             no_unmap: flags & IO_F_NOUNMAP != 0,
+            unregistered: flags & IO_F_NEED_REG_BUF != 0,
             sectors: u32_at(4),
             start,
         }
@@ -234,6 +263,15 @@ mod tests {
         assert_eq!(ctrl_op(ctrl::END_USER_RECOVERY), 0xc020_7511);
         assert_eq!(io_op(IO_FETCH), 0xc010_7520);
         assert_eq!(io_op(IO_COMMIT_AND_FETCH), 0xc010_7521);
+    }
+
+    #[test]
+    fn a_requests_memory_has_the_headers_places() {
+        // struct { u16 index; u8 flags; u8 zero; u32 zero }, and the header's offsets.
+        assert_eq!(auto_buf_reg(0x0102).to_ne_bytes()[2..], [1, 0, 0, 0, 0, 0]);
+        assert_eq!(auto_buf_reg(0x0102).to_ne_bytes()[..2], 0x0102_u16.to_ne_bytes());
+        assert_eq!(io_buf_position(0), 0x8000_0000);
+        assert_eq!(io_buf_position(3), 0x8600_0000);
     }
 
     #[test]
@@ -279,6 +317,9 @@ mod tests {
         bytes[8..16].copy_from_slice(&(1_u64 << 33).to_ne_bytes());
         let desc = IoDesc::parse(&bytes);
         assert_eq!((desc.op, desc.sectors, desc.start), (IoOp::WriteZeroes, 8, 1 << 33));
-        assert!(desc.fua && desc.no_unmap);
+        assert!(desc.fua && desc.no_unmap && !desc.unregistered);
+        bytes[0..4].copy_from_slice(&(1_u32 << 17).to_ne_bytes());
+        let desc = IoDesc::parse(&bytes);
+        assert!(desc.op == IoOp::Read && desc.unregistered);
     }
 }

@@ -1,6 +1,7 @@
 //! Making, finding, taking over and removing ublk devices.
 
 use super::abi::{self, DEV_INFO_BYTES, DevInfo, ctrl};
+use crate::sys::Ring;
 use crate::sys::ublk::Control;
 use nix::libc;
 use std::fs::File;
@@ -78,6 +79,10 @@ pub struct DeviceInfo {
     pub size: u64,
     /// Logical block size in bytes.
     pub block: u32,
+    /// Requests that it hands over at once.
+    pub depth: u16,
+    /// Longest read or write, in bytes.
+    pub max_io: u32,
 }
 
 /// What the driver says of the device `number`; `None`: there is no such device.
@@ -109,6 +114,15 @@ pub fn survival() -> io::Result<Survival> {
         Some(features) if features & SURVIVES == SURVIVES => Survival::Yes,
         Some(_) => Survival::No,
     })
+}
+
+/// Whether reads can go from a disk straight into the memory of the request, without a copy here.
+///
+/// # Errors
+/// The driver is not there, or no permission.
+pub fn reads_straight() -> io::Result<bool> {
+    let places = Ring::new().is_ok_and(|ring| ring.places() > 0);
+    Ok(places && Admin::open()?.features.is_some_and(|f| f & STRAIGHT == STRAIGHT))
 }
 
 /// Begins to take over a device whose server is gone: afterwards a
@@ -172,6 +186,8 @@ pub(super) fn stays() -> io::Error {
 }
 
 const SURVIVES: u64 = abi::F_USER_RECOVERY | abi::F_USER_RECOVERY_REISSUE;
+/// Reads go straight into the request's memory, everything else is copied by the server.
+const STRAIGHT: u64 = abi::F_USER_COPY | abi::F_AUTO_BUF_REG;
 
 /// What a device is to be.
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +199,8 @@ pub(super) struct Geometry {
     pub(super) depth: u16,
     pub(super) max_io: u32,
     pub(super) max_zero: u32,
+    /// The server's ring has places for the memory of requests.
+    pub(super) places: bool,
 }
 
 /// The server's end of a device.
@@ -190,6 +208,8 @@ pub(super) struct ServerEnd {
     pub(super) file: OwnedFd,
     pub(super) depth: u16,
     pub(super) max_io: u32,
+    /// The memory of requests is registered with the server's ring.
+    pub(super) registers: bool,
 }
 
 /// The control device and the command numbers that it takes.
@@ -248,6 +268,8 @@ impl Admin {
             server: info.server,
             size,
             block,
+            depth: info.depth,
+            max_io: info.max_io,
         }))
     }
 
@@ -255,11 +277,11 @@ impl Admin {
     /// can do that.
     pub(super) fn make(&mut self, geometry: Geometry) -> io::Result<ServerEnd> {
         let Geometry { number, size, block, depth, max_io, max_zero, .. } = geometry;
-        self.add(geometry)?;
+        let registers = self.add(geometry)? & STRAIGHT == STRAIGHT;
         let opened = open_node(&server_path(number)).and_then(|node| {
             let mut params = abi::params(size, block, max_io, max_zero);
             self.run(ctrl::SET_PARAMS, number, &mut params, 0)?;
-            Ok(ServerEnd { file: node, depth, max_io })
+            Ok(ServerEnd { file: node, depth, max_io, registers })
         });
         if opened.is_err() {
             let _ = self.remove(number); // the first error says more
@@ -267,27 +289,25 @@ impl Admin {
         opened
     }
 
-    fn add(&mut self, geometry: Geometry) -> io::Result<()> {
-        let Geometry { number, mark, depth, max_io, .. } = geometry;
+    /// Makes the device with as much of what is wanted as the driver can; gives its flags.
+    fn add(&mut self, geometry: Geometry) -> io::Result<u64> {
+        let Geometry { number, mark, depth, max_io, places, .. } = geometry;
         if self.info(number)?.is_some() {
             let what = format!("{} is in use", device_path(number).display());
             return Err(io::Error::new(io::ErrorKind::AddrInUse, what));
         }
-        let wanted = match self.features {
-            Some(features) if features & SURVIVES != SURVIVES => 0,
-            _ => SURVIVES,
-        };
-        let info = DevInfo { depth, max_io, number, flags: wanted, mark, ..DevInfo::default() };
-        let add = |admin: &mut Self, info: DevInfo| {
-            admin.run(ctrl::ADD_DEV, number, &mut info.encode(), 0)
-        };
-        match add(self, info) {
-            // A driver that cannot be asked for its features is tried.
-            Err(e) if e.raw_os_error() == Some(libc::EINVAL) && self.features.is_none() => {
-                add(self, DevInfo { flags: 0, ..info })
+        let mut refused = Err(io::ErrorKind::Unsupported.into());
+        for flags in wanted(self.features, places) {
+            let info = DevInfo { depth, max_io, number, flags, mark, ..DevInfo::default() };
+            let mut info = info.encode();
+            match self.run(ctrl::ADD_DEV, number, &mut info, 0) {
+                // The driver says what it made of the flags.
+                Ok(()) => return Ok(DevInfo::parse(&info).flags & flags),
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => refused = Err(e),
+                Err(e) => return Err(e),
             }
-            other => other,
         }
+        refused
     }
 
     /// Opens the server's end of a device after [`begin_takeover`].
@@ -295,7 +315,8 @@ impl Admin {
         let gone = || io::Error::new(io::ErrorKind::NotFound, "the device is gone");
         let info = self.info(number)?.ok_or_else(gone)?;
         let file = open_node(&server_path(number))?;
-        Ok(ServerEnd { file, depth: info.depth, max_io: info.max_io })
+        let registers = info.flags & STRAIGHT == STRAIGHT;
+        Ok(ServerEnd { file, depth: info.depth, max_io: info.max_io, registers })
     }
 
     /// Ends the takeover: requests flow again. Returns when the server has fetched all its tags.
@@ -317,6 +338,20 @@ impl Admin {
     pub(super) fn remove(&mut self, number: u32) -> io::Result<()> {
         self.run(ctrl::DEL_DEV, number, &mut [], 0).or_else(done_if_absent)
     }
+}
+
+/// The flags to try, best first, for a driver that lists these features (`None`: it cannot, and is
+/// tried) and a ring with or without places.
+fn wanted(features: Option<u64>, places: bool) -> Vec<u64> {
+    let has = |flags: u64| features.is_some_and(|f| f & flags == flags);
+    let survives = if features.is_none() || has(SURVIVES) { SURVIVES } else { 0 };
+    let straight = if places && has(STRAIGHT) { STRAIGHT } else { 0 };
+    let mut all = vec![survives | straight, survives];
+    if features.is_none() {
+        all.push(0);
+    }
+    all.dedup();
+    all
 }
 
 /// What the driver answers for a number without a device, depending on its version.
@@ -342,4 +377,20 @@ fn open_node(path: &Path) -> io::Result<OwnedFd> {
 /// The node is made by the kernel or udev a moment after the device.
 fn may_come(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EACCES | libc::EBUSY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{STRAIGHT, SURVIVES, wanted};
+
+    #[test]
+    fn a_device_is_made_with_what_the_driver_lists() {
+        let all = SURVIVES | STRAIGHT;
+        assert_eq!(wanted(Some(u64::MAX), true), [all, SURVIVES]);
+        assert_eq!(wanted(Some(u64::MAX), false), [SURVIVES]);
+        assert_eq!(wanted(Some(all & !SURVIVES), true), [STRAIGHT, 0]);
+        assert_eq!(wanted(Some(SURVIVES | 1 << 7), true), [SURVIVES]);
+        assert_eq!(wanted(Some(0), true), [0]);
+        assert_eq!(wanted(None, true), [SURVIVES, 0]);
+    }
 }

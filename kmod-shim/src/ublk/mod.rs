@@ -5,8 +5,12 @@
 //! one ring on which block requests, disks and the peer meet, and what is left of the protocol is
 //! ten admin commands and two I/O commands.
 //!
-//! Requests are copied (the driver copies a write's bytes out before it hands the request over),
-//! so nobody can change them in flight.
+//! A write's bytes are copied once before the core sees them, so that nobody can change them in
+//! flight: the two disks must get the same. A read changes nothing: where the driver registers the
+//! memory of requests with the ring (found by asking for its features), the disk reads straight into
+//! it ([`FrontEnd::lend`](crate::front::FrontEnd::lend)); what another server has to send is copied.
+//! Such a read cannot be given up: the request ends when the disk has answered, since the disk could
+//! still write to its memory until then.
 //!
 //! Where the driver can, a device is made to outlive its server (*user recovery* with *reissue*):
 //! when the process dies, requests wait, and the driver hands everything that was not answered to
@@ -15,10 +19,12 @@
 
 pub(crate) mod abi;
 mod device;
+mod request;
 mod server;
 
 pub use device::{
     DeviceInfo, DeviceState, Survival, begin_takeover, device_path, inspect, is_available,
-    is_claimed, remove, stop, survival,
+    is_claimed, reads_straight, remove, stop, survival,
 };
-pub use server::{UblkServer, UblkSpec};
+pub use request::Wanted;
+pub use server::{DEPTH, MAX_IO, UblkServer, UblkSpec};

@@ -1,14 +1,14 @@
 //! The server of one ublk device as a front end.
 
-use super::abi::{IoDesc, IoOp};
 use super::device::{Admin, Geometry, ServerEnd, device_path, is_claimed, stays};
+use super::request::{Wanted, wanted};
 use crate::front::FrontEnd;
 use crate::nbd::Export;
-use crate::sys::ublk::Queue;
+use crate::sys::ublk::{Queue, QueueShape};
 use crate::sys::{Completion, Fd, Op, Slots, Submitter};
 use mirror_core::buf::{Buf, BufMut};
 use mirror_core::io::{Request, RequestError, RequestId, RequestOp};
-use mirror_core::units::{Extent, MAX_EXTENT_BYTES};
+use mirror_core::units::MAX_EXTENT_BYTES;
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::{HashMap, VecDeque};
@@ -17,11 +17,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// Requests in flight.
-const DEPTH: u16 = 64;
-/// Longest read or write, in bytes.
-const MAX_IO: u32 = 512 << 10;
-const SECTOR: u64 = 512;
+/// Requests in flight of a device that is made.
+pub const DEPTH: u16 = 64;
+/// Longest read or write of a device that is made, in bytes.
+pub const MAX_IO: u32 = 512 << 10;
 
 /// Which device to serve.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,9 +34,24 @@ pub struct UblkSpec {
     pub take_over: bool,
 }
 
+/// A request that the core has.
+struct Open {
+    tag: u16,
+    /// Bytes that a success reports.
+    bytes: u32,
+    /// It reads, and its memory is registered with the ring.
+    lendable: bool,
+    /// Somebody reads straight into its memory.
+    lent: bool,
+    /// Its answer, which came while its memory was lent.
+    late: Option<Result<Option<Buf>, RequestError>>,
+}
+
 /// Where the removal stands. The admin commands wait for the server, so a thread gives them.
 enum Closing {
     No,
+    /// The device is only just being made.
+    Waiting,
     /// The driver takes the device away; it gives all tags back.
     Stopping(Sender<()>),
     /// The server's end is closed; the driver forgets the device.
@@ -47,12 +61,16 @@ enum Closing {
 
 /// What a thread with an admin command has to say.
 enum Word {
+    /// The server's end is there, and the driver's way with numbers (old ones only).
+    Made(io::Result<(ServerEnd, bool)>),
     Opened(io::Result<()>),
     Removed(io::Result<()>),
 }
 
 /// Where the opening stands.
 enum Opening {
+    /// The server's end is not there yet.
+    Making,
     Under,
     Ended(io::Result<()>),
     Told,
@@ -62,9 +80,10 @@ enum Opening {
 pub struct UblkServer {
     spec: UblkSpec,
     export: Export,
+    /// The device was made or taken over.
+    exists: bool,
     queue: Option<Queue>,
-    /// Tags by request, with the bytes that a success reports.
-    requests: HashMap<RequestId, (u16, u32)>,
+    requests: HashMap<RequestId, Open>,
     next_request: u64,
     failed: bool,
     opening: Opening,
@@ -83,11 +102,12 @@ impl UblkServer {
         Self {
             spec,
             export,
+            exists: false,
             queue: None,
             requests: HashMap::new(),
             next_request: 0,
             failed: false,
-            opening: Opening::Under,
+            opening: Opening::Making,
             closing: Closing::No,
             complaints: VecDeque::new(),
             words: channel(),
@@ -96,7 +116,7 @@ impl UblkServer {
         }
     }
 
-    fn geometry(&self) -> Geometry {
+    fn geometry(&self, places: u16) -> Geometry {
         Geometry {
             number: self.spec.number,
             mark: self.spec.mark,
@@ -105,6 +125,7 @@ impl UblkServer {
             depth: DEPTH,
             max_io: MAX_IO,
             max_zero: u32::try_from(MAX_EXTENT_BYTES).unwrap_or(MAX_IO),
+            places: places >= DEPTH,
         }
     }
 
@@ -133,37 +154,123 @@ impl UblkServer {
         Ok(())
     }
 
-    fn hear(&mut self) {
+    fn hear(&mut self, ring: &mut dyn Submitter) {
         while let Ok(word) = self.words.1.try_recv() {
             match word {
+                Word::Made(made) => self.made(made, ring),
                 Word::Opened(result) => self.opening = Opening::Ended(result),
                 Word::Removed(result) => {
                     if let Err(e) = result {
                         let what = format!("{} was not removed: {e}", self.name());
                         self.complaints.push_back(what);
                     }
-                    self.closing = Closing::Gone;
-                    self.bell = None;
+                    self.gone();
                 }
             }
         }
     }
 
+    fn gone(&mut self) {
+        self.closing = Closing::Gone;
+        self.bell = None;
+    }
+
+    /// The server's end is there, or cannot be had.
+    fn made(&mut self, made: io::Result<(ServerEnd, bool)>, ring: &mut dyn Submitter) {
+        self.exists = made.is_ok();
+        let waited = matches!(self.closing, Closing::Waiting);
+        self.opening = Opening::Under;
+        let begun = made.and_then(|end| if waited { Ok(()) } else { self.begin(end, ring) });
+        if let Err(e) = begun {
+            self.opening = Opening::Ended(Err(e));
+        }
+        if waited && self.exists {
+            self.take_away();
+        } else if waited {
+            self.gone();
+        }
+    }
+
+    /// Hands all tags to the driver, and has it open the device.
+    fn begin(&mut self, made: (ServerEnd, bool), ring: &mut dyn Submitter) -> io::Result<()> {
+        let (ServerEnd { file, depth, max_io, registers }, legacy) = made;
+        let max_io = usize::try_from(max_io).map_err(io::Error::other)?;
+        let mut queue = Queue::new(file, QueueShape { depth, max_io, registers, legacy })?;
+        for tag in 0..depth {
+            queue.fetch(tag, ring);
+        }
+        self.queue = Some(queue);
+        // It returns only when this thread's ring has fetched every tag, and a start also when
+        // the first reads of the device were served.
+        let UblkSpec { number, take_over, .. } = self.spec;
+        self.aside("open", move || {
+            Word::Opened(Admin::open().and_then(|mut admin| {
+                if take_over { admin.end_takeover(number) } else { admin.start(number) }
+            }))
+        })
+    }
+
+    /// Takes the device away on a thread, which waits for the server's end to be closed.
+    fn take_away(&mut self) {
+        let (closed, is_closed) = channel();
+        let (number, failed) = (self.spec.number, self.failed);
+        self.closing = Closing::Stopping(closed);
+        let spawned = self.aside("stop", move || {
+            Word::Removed(Admin::open().and_then(|mut admin| {
+                // One that fails is taken from its users; they may still be there.
+                let is_used = failed || is_claimed(number);
+                admin.stop(number)?;
+                let _ = is_closed.recv(); // an end that is gone is closed
+                if is_used && admin.waits_alone() {
+                    return Err(stays());
+                }
+                admin.remove(number)
+            }))
+        });
+        if spawned.is_err() {
+            // Without a thread the device goes with the process.
+            self.gone();
+        }
+        self.close_when_idle();
+    }
+
     fn request_of(&mut self, tag: u16, ring: &mut dyn Submitter) -> Option<Request> {
         let queue = self.queue.as_mut()?;
         let desc = queue.description(tag);
-        let bytes = u64::from(desc.sectors) * SECTOR;
-        let extent = Extent::new(desc.start.saturating_mul(SECTOR), bytes);
-        let op = if self.failed { None } else { request_op(queue, tag, desc, bytes) };
-        let Some((op, reported)) = op else {
+        let wanted = if self.failed {
+            None
+        } else {
+            wanted(desc, queue.max_io(), |len| queue.fetch_bytes(tag, len).ok())
+        };
+        let Some(Wanted { op, extent, fua, reported: bytes }) = wanted else {
             queue.commit(tag, -libc::EIO, ring);
             return None;
         };
+        let lendable = queue.registers() && op == RequestOp::Read && !desc.unregistered;
         self.next_request += 1;
         let id = RequestId(self.next_request);
-        self.requests.insert(id, (tag, reported));
-        let extent = if matches!(op, RequestOp::Flush) { Extent::default() } else { extent };
-        Some(Request { id, op, extent, fua: desc.fua })
+        self.requests.insert(id, Open { tag, bytes, lendable, lent: false, late: None });
+        Some(Request { id, op, extent, fua })
+    }
+
+    /// Answers a request whose memory nobody has.
+    fn settle(
+        &mut self,
+        (tag, bytes): (u16, u32),
+        result: Result<Option<Buf>, RequestError>,
+        ring: &mut dyn Submitter,
+    ) {
+        let Some(queue) = &mut self.queue else { return };
+        let result = match result {
+            Ok(Some(data)) => match queue.store_bytes(tag, &data) {
+                Ok(()) => i32::try_from(data.len()).unwrap_or(-libc::EIO),
+                Err(_) => -libc::EIO,
+            },
+            Ok(None) => i32::try_from(bytes).unwrap_or(-libc::EIO),
+            Err(RequestError::Invalid) => -libc::EINVAL,
+            Err(RequestError::Io | RequestError::Inactive) => -libc::EIO,
+        };
+        queue.commit(tag, result, ring);
     }
 
     /// The second order to stop: what the core still owes is not waited for, nor are users of a
@@ -172,8 +279,7 @@ impl UblkServer {
         self.fail(ring);
         if matches!(self.closing, Closing::Removing) {
             self.complaints.push_back(format!("{} goes when its last user does", self.name()));
-            self.closing = Closing::Gone;
-            self.bell = None;
+            self.gone();
         }
     }
 
@@ -205,49 +311,26 @@ impl UblkServer {
     }
 }
 
-/// What the core is to do, and the bytes that a success reports to the driver.
-fn request_op(queue: &mut Queue, tag: u16, desc: IoDesc, bytes: u64) -> Option<(RequestOp, u32)> {
-    let len = usize::try_from(bytes).ok()?;
-    let reported = u32::try_from(bytes).ok()?;
-    match desc.op {
-        IoOp::Read => Some((RequestOp::Read, reported)),
-        IoOp::Write => {
-            // The one private copy (the driver's own is reused with the next request).
-            let data = Buf::copied_from(queue.buffer(tag).get(..len)?);
-            Some((RequestOp::Write(data), reported))
-        }
-        IoOp::Flush => Some((RequestOp::Flush, 0)),
-        IoOp::Discard => Some((RequestOp::Zero { unmap: true }, 0)),
-        IoOp::WriteZeroes => Some((RequestOp::Zero { unmap: !desc.no_unmap }, 0)),
-        IoOp::Other => None,
-    }
-}
-
 impl FrontEnd for UblkServer {
     fn start(&mut self, ring: &mut dyn Submitter) -> io::Result<()> {
-        let mut admin = Admin::open()?;
-        let UblkSpec { number, take_over, .. } = self.spec;
-        let ServerEnd { file, depth, max_io } =
-            if take_over { admin.take_over(number)? } else { admin.make(self.geometry())? };
-        let max_io = usize::try_from(max_io).map_err(io::Error::other)?;
-        let mut queue = Queue::new(file, depth, max_io, admin.legacy())?;
-        for tag in 0..depth {
-            queue.fetch(tag, ring);
-        }
-        self.queue = Some(queue);
         self.bell = Some(Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC)?));
         self.listen(ring)?;
-        // It returns only when this thread's ring has fetched every tag, and a start also when
-        // the first reads of the device were served.
-        self.aside("open", move || {
-            Word::Opened(if take_over { admin.end_takeover(number) } else { admin.start(number) })
+        let (UblkSpec { number, take_over, .. }, geometry) =
+            (self.spec, self.geometry(ring.places()));
+        // The driver and udev may take their time, and the ring has other work.
+        self.aside("make", move || {
+            Word::Made(Admin::open().and_then(|mut admin| {
+                let end =
+                    if take_over { admin.take_over(number)? } else { admin.make(geometry)? };
+                Ok((end, admin.legacy()))
+            }))
         })
     }
 
     fn opened(&mut self) -> Option<io::Result<()>> {
         match std::mem::replace(&mut self.opening, Opening::Told) {
-            Opening::Under => {
-                self.opening = Opening::Under;
+            still @ (Opening::Making | Opening::Under) => {
+                self.opening = still;
                 None
             }
             Opening::Ended(result) => Some(result),
@@ -261,7 +344,7 @@ impl FrontEnd for UblkServer {
 
     fn on_cqe(&mut self, cqe: Completion, ring: &mut dyn Submitter, out: &mut Vec<Request>) {
         if self.listening.take(&cqe).is_some() {
-            self.hear();
+            self.hear(ring);
             if self.bell.is_some() {
                 let _ = self.listen(ring); // without it the loop looks at its next wake-up
             }
@@ -284,62 +367,58 @@ impl FrontEnd for UblkServer {
         ring: &mut dyn Submitter,
         _out: &mut Vec<Request>,
     ) {
-        let Some((tag, reported)) = self.requests.remove(&id) else { return };
-        let Some(queue) = &mut self.queue else { return };
-        let result = match result {
-            Ok(Some(data)) => {
-                let buffer = queue.buffer(tag);
-                let len = data.len().min(buffer.len());
-                buffer[..len].copy_from_slice(&data[..len]);
-                i32::try_from(len).unwrap_or(-libc::EIO)
-            }
-            Ok(None) => i32::try_from(reported).unwrap_or(-libc::EIO),
-            Err(RequestError::Invalid) => -libc::EINVAL,
-            Err(RequestError::Io | RequestError::Inactive) => -libc::EIO,
-        };
-        queue.commit(tag, result, ring);
+        let Some(mut open) = self.requests.remove(&id) else { return };
+        if open.lent {
+            // Who reads there may still write: what is put there now, or reported as there, could
+            // be something else a moment later.
+            open.late = Some(result);
+            self.requests.insert(id, open);
+            return;
+        }
+        self.settle((open.tag, open.bytes), result, ring);
+    }
+
+    fn lend(&mut self, id: RequestId) -> Option<u16> {
+        let open = self.requests.get_mut(&id).filter(|open| open.lendable && !open.lent)?;
+        open.lent = true;
+        Some(open.tag)
+    }
+
+    fn given_back(&mut self, id: RequestId, ring: &mut dyn Submitter) {
+        let Some(open) = self.requests.get_mut(&id) else { return };
+        open.lent = false;
+        if let Some(result) = open.late.take() {
+            let of = (open.tag, open.bytes);
+            self.requests.remove(&id);
+            self.settle(of, result, ring);
+        }
     }
 
     fn fail(&mut self, ring: &mut dyn Submitter) {
         self.failed = true;
         let Some(queue) = &mut self.queue else { return };
-        for (_, (tag, _)) in self.requests.drain() {
-            queue.commit(tag, -libc::EIO, ring);
+        // The driver ends a request whose memory is lent when that has come back.
+        for (_, open) in self.requests.drain() {
+            queue.commit(open.tag, -libc::EIO, ring);
         }
     }
 
     fn stop(&mut self, ring: &mut dyn Submitter) {
-        if !matches!(self.closing, Closing::No) {
-            self.hurry(ring);
-            return;
+        match self.closing {
+            Closing::No if matches!(self.opening, Opening::Making) => {
+                self.closing = Closing::Waiting;
+            }
+            // It was never made, or taken over: what may have this number is not ours to remove.
+            Closing::No if !self.exists => self.gone(),
+            Closing::No => self.take_away(),
+            _ => self.hurry(ring),
         }
-        let (closed, is_closed) = channel();
-        let (number, failed) = (self.spec.number, self.failed);
-        self.closing = Closing::Stopping(closed);
-        let spawned = self.aside("stop", move || {
-            Word::Removed(Admin::open().and_then(|mut admin| {
-                // One that fails is taken from its users; they may still be there.
-                let is_used = failed || is_claimed(number);
-                admin.stop(number)?;
-                let _ = is_closed.recv(); // an end that is gone is closed
-                if is_used && admin.waits_alone() {
-                    return Err(stays());
-                }
-                admin.remove(number)
-            }))
-        });
-        if spawned.is_err() {
-            // Without a thread the device goes with the process.
-            self.closing = Closing::Gone;
-        }
-        self.close_when_idle();
     }
 
     fn is_stopped(&self) -> bool {
         match &self.closing {
             Closing::Gone => true,
-            Closing::No => self.queue.is_none(),
-            Closing::Stopping(_) | Closing::Removing => false,
+            Closing::No | Closing::Waiting | Closing::Stopping(_) | Closing::Removing => false,
         }
     }
 }

@@ -44,7 +44,7 @@ async fn end_server(agent: &Agent, action: PowerAction, why: &str) {
 /// A disk of this server failed and the device fails all I/O, which is all there is to be done
 /// with `stop-io`. `recorded`: a later start knows of it.
 pub(super) async fn disk_error(agent: Arc<Agent>, mirror: Arc<Managed>, recorded: bool) {
-    let Some(action) = mirror.config.disk_error else { return };
+    let Some(action) = mirror.settings().disk_error else { return };
     let name = &mirror.config.name;
     let why = format!("{name}: a disk of this server failed");
     let marked = mark(&agent, name, &why).await;
@@ -70,17 +70,17 @@ async fn mark(agent: &Agent, mirror: &str, why: &str) -> Marked {
 /// Both servers are active: stops this side if the configuration has it stop. Its applications lose
 /// the device: with the server if a failed disk would have it reset, else alone.
 pub(super) async fn both_active(agent: Arc<Agent>, mirror: Arc<Managed>) {
-    if !mirror.config.both_active.stops(agent.config.side) {
+    if !mirror.settings().both_active.stops(agent.config.side) {
         return;
     }
     let name = &mirror.config.name;
-    let goes_on = match mirror.config.both_active {
+    let goes_on = match mirror.settings().both_active {
         BothActive::Survivor(side) => agent.config.servers[side.index()].name.as_str(),
         _ => "no server",
     };
     agent.events.log(Event::driver(driver::GIVES_WAY, mirror.config.nmp, &[goes_on]));
     mirror.history.note(format!("both servers were active; {goes_on} goes on"), None);
-    if let Some(action) = mirror.config.disk_error {
+    if let Some(action) = mirror.settings().disk_error {
         let why = format!("{name}: both servers are active, and {goes_on} goes on");
         end_server(&agent, action, &why).await;
     }

@@ -4,7 +4,7 @@
 use super::managed::{How, Managed};
 use super::parts::DriverEvent;
 use super::peer_view::{PeerView, Said};
-use super::{Agent, emergency};
+use super::{Agent, changes, emergency, measure};
 use crate::messages::{Event, driver, events_of, later};
 use crate::peer::{PeerAnswer, PeerRequest};
 use mirror_core::command::Command;
@@ -29,8 +29,10 @@ pub(super) async fn start(
 ) {
     tasks.spawn(driver_events(Arc::clone(agent), Arc::clone(mirror), events));
     tasks.spawn(watch_peer(Arc::clone(agent), Arc::clone(mirror)));
+    tasks.spawn(changes::watch(Arc::clone(&agent.changes), Arc::clone(mirror)));
+    tasks.spawn(measure::measure(Arc::clone(agent), Arc::clone(mirror)));
     // The first look is now: a construction that is still to come must not be missed.
-    let named = mirror.config.activate_at_start == Some(agent.config.side);
+    let named = mirror.settings().activate_at_start == Some(agent.config.side);
     if named && look(mirror).await != AtStart::Leave {
         tasks.spawn(activate_at_start(Arc::clone(agent), Arc::clone(mirror)));
     }
@@ -71,7 +73,8 @@ async fn driver_events(
                 }
             }
             DriverEvent::DeviceFailed => {
-                mirror.history.note("the device fails all requests since then", None);
+                let what = "the device fails all requests since then";
+                mirror.history.happened("device-failed", what, None);
                 agent.events.log(Event::driver(driver::FAILED, mirror.config.nmp, &[]));
                 let failed = Arc::clone(&mirror);
                 own.spawn(async move {
@@ -139,6 +142,7 @@ async fn watch_peer(agent: Arc<Agent>, mirror: Arc<Managed>) {
         if mirror.in_session().await {
             mirror.peer.forget();
         } else {
+            mirror.peer.asking();
             mirror.peer.set(ask_for_view(&agent, &mirror.config.name).await);
         }
         sleep(PAUSE).await;
@@ -237,11 +241,11 @@ impl Construction {
 /// the configuration says so. With no server named, the source makes it and closes the device
 /// again, and the next command is said.
 async fn after_construction(agent: Arc<Agent>, mirror: Arc<Managed>, source: bool) {
-    let make_fs = mirror.config.initial_mkfs;
+    let make_fs = mirror.settings().initial_mkfs;
     if source && !make_fs && mirror.has_fs() {
         agent.events.log(Event::later(later::MKFS_LEFT_OUT, &[]));
     }
-    match mirror.config.activate_at_start {
+    match mirror.settings().activate_at_start {
         Some(side) if side == agent.config.side => {
             activate(&agent, &mirror, How { make_fs, ..How::default() }).await;
         }

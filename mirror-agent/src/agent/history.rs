@@ -6,25 +6,41 @@ use mirror_core::io::Notice;
 use mirror_core::status::CopyKind;
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
+use tokio::sync::Notify;
 
 /// Steps that are kept.
 const KEPT: usize = 24;
+/// Steps that may wait for those who follow them; more are not told.
+const NEWS: usize = 64;
+
+/// A step under the name of its kind.
+pub(super) type News = (&'static str, Past);
 
 /// The last steps of one mirror, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct History(Mutex<VecDeque<Past>>);
+pub(super) struct History {
+    steps: Mutex<VecDeque<Past>>,
+    news: Mutex<Vec<News>>,
+    heard: Notify,
+}
 
 impl History {
-    /// Adds a step; the same one again is counted with the first.
+    /// Adds a step that has no kind of its own; the same one again is counted with the first.
     pub(super) fn note(&self, what: impl Into<String>, rule: Option<&str>) {
+        self.happened("note", what, rule);
+    }
+
+    /// Adds a step of this kind; the same one again is counted with the first.
+    pub(super) fn happened(&self, kind: &'static str, what: impl Into<String>, rule: Option<&str>) {
         let step = Past {
             at: Timestamp::now().as_second(),
             what: what.into(),
             rule: rule.map(str::to_owned),
             times: 1,
         };
+        self.tell(kind, step.clone());
         // A panic while it was held leaves a whole value behind.
-        let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
         match steps.back_mut() {
             Some(last) if last.what == step.what && last.rule == step.rule => {
                 last.times = last.times.saturating_add(1);
@@ -40,11 +56,30 @@ impl History {
     /// Adds what the driver says.
     pub(super) fn hear(&self, notice: &Notice) {
         let (what, rule) = in_words(notice);
-        self.note(what, rule);
+        self.happened(kind_of_notice(notice), what, rule);
+    }
+
+    fn tell(&self, kind: &'static str, step: Past) {
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        if news.len() < NEWS {
+            news.push((kind, step));
+        }
+        drop(news);
+        self.heard.notify_one();
+    }
+
+    /// Ready when something has happened since [`History::take_news`]. For one who waits.
+    pub(super) async fn news(&self) {
+        self.heard.notified().await;
+    }
+
+    /// What has happened since the last call.
+    pub(super) fn take_news(&self) -> Vec<News> {
+        std::mem::take(&mut self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn steps(&self) -> Vec<Past> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }
 
@@ -82,6 +117,10 @@ fn in_words(notice: &Notice) -> (String, Option<&str>) {
         Notice::ServesPeer => {
             ("the other server's disk failed; it goes on with the disk of this one".into(), None)
         }
+        Notice::BadRecord(why) => (
+            format!("the record of this side was not written, since it could not be read: {why}"),
+            None,
+        ),
         Notice::BothActive => ("both servers are active".into(), None),
         Notice::ErrorRecorded { durable: true } => ("the failure is on record".into(), None),
         Notice::ErrorRecorded { durable: false } => {
@@ -90,6 +129,29 @@ fn in_words(notice: &Notice) -> (String, Option<&str>) {
         Notice::Protocol(what) => {
             (format!("the other server did what it must not do: {what}"), None)
         }
+    }
+}
+
+/// For programs that follow what happens.
+const fn kind_of_notice(notice: &Notice) -> &'static str {
+    match notice {
+        Notice::Broke => "broke",
+        Notice::LinkLost(_) => "link-lost",
+        Notice::SessionOpened { .. } => "session-opened",
+        Notice::Parked { .. } => "parked",
+        Notice::RecoveryStarted { .. } => "recovery-started",
+        Notice::RecoveryFinished { .. } => "recovery-finished",
+        Notice::RecoveryAborted { .. } => "recovery-aborted",
+        Notice::Resumed => "resumed",
+        Notice::NotResumed { .. } => "not-resumed",
+        Notice::DiskError { .. } => "disk-error",
+        Notice::ErrorRecorded { .. } => "disk-error-recorded",
+        Notice::BadRecord(_) => "bad-record",
+        Notice::Detached => "detached",
+        Notice::DetachedLost => "detached-lost",
+        Notice::ServesPeer => "serves-peer",
+        Notice::BothActive => "both-active",
+        Notice::Protocol(_) => "protocol-error",
     }
 }
 
@@ -108,7 +170,7 @@ const fn direction(source: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{History, KEPT};
+    use super::{History, KEPT, NEWS};
     use mirror_core::io::Notice;
 
     #[test]
@@ -127,5 +189,9 @@ mod tests {
         let steps = history.steps();
         assert_eq!(steps.len(), KEPT);
         assert_eq!(steps[KEPT - 1].what, "step 99");
+        let news = history.take_news();
+        assert_eq!(news.len(), NEWS, "nobody follows, and no more is kept");
+        assert_eq!((news[0].0, news[5].0, news[6].0), ("link-lost", "session-opened", "note"));
+        assert!(history.take_news().is_empty());
     }
 }

@@ -7,9 +7,10 @@
 //! interrupted, and a step that cannot be undone is tried again by a later deactivation.
 
 use super::history::History;
+use super::measure::Measured;
 use super::parts::{HostOps, MirrorHandle, Step, StepError};
 use super::peer_view::PeerView;
-use crate::config::{FileSystem, MirrorConfig};
+use crate::config::{Config, FileSystem, MirrorConfig};
 use crate::ctl::Refused;
 use crate::messages::{
     ActivateReason, DeactivateReason, Event, EventLog, Explained, MdCode, Operation, Parties,
@@ -18,10 +19,10 @@ use crate::messages::{
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::direction::Row;
 use mirror_core::status::{LinkStatus, MirrorStatus};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::time::timeout;
 
 /// A request waits this long for an activation or deactivation under way, mkfs included.
@@ -41,6 +42,26 @@ pub(super) struct How {
     pub(super) make_fs: bool,
 }
 
+/// Lets those who have a copy of it pass when the last one has come, or has gone away.
+#[derive(Clone)]
+pub(super) struct Gate {
+    all: Arc<watch::Sender<()>>,
+    coming: watch::Receiver<()>,
+}
+
+impl Gate {
+    pub(super) fn new() -> Self {
+        let (all, coming) = watch::channel(());
+        Self { all: Arc::new(all), coming }
+    }
+
+    /// Comes, and waits for the others.
+    async fn pass(self) {
+        drop(self.coming);
+        self.all.closed().await;
+    }
+}
+
 /// The steps that are up, or may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Stage {
@@ -57,7 +78,12 @@ impl Stage {
 
 /// A mirror that the agent manages.
 pub(super) struct Managed {
+    /// As the mirror was opened: its name, number, file system and all that stays.
     pub(super) config: MirrorConfig,
+    /// The same with what a reload has changed.
+    settings: RwLock<Arc<MirrorConfig>>,
+    /// It is not to be activated while a reload is at work on it, and never again once it is removed.
+    held: AtomicBool,
     /// Its device, as /dev/NMP1.
     pub(super) device: String,
     /// Both servers' names in configuration order, and which is this.
@@ -69,6 +95,8 @@ pub(super) struct Managed {
     stage: Mutex<Stage>,
     /// For `clpmdstat --explain`.
     pub(super) history: History,
+    /// What is counted of it here.
+    pub(super) measured: Measured,
     /// What the other agent says of it.
     pub(super) peer: PeerView,
     /// A copy runs that an operator forced.
@@ -97,8 +125,11 @@ impl Managed {
         let active = driver.status().await.is_some_and(|s| s.sides[local].active == Some(true));
         let stage = Mutex::new(if active { Stage::UP } else { Stage::DOWN });
         let forced = AtomicBool::new(false);
+        let settings = RwLock::new(Arc::new(config.clone()));
         Self {
             config,
+            settings,
+            held: AtomicBool::new(false),
             device,
             servers,
             local,
@@ -107,9 +138,46 @@ impl Managed {
             events,
             stage,
             history: History::default(),
+            measured: Measured::default(),
             peer: PeerView::default(),
             forced,
         }
+    }
+
+    /// What holds now of all that can change while it is open.
+    pub(super) fn settings(&self) -> Arc<MirrorConfig> {
+        // A panic while it was held leaves a whole value behind.
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes over what a reload may change.
+    pub(super) fn reconfigure(&self, config: &Config, mirror: &MirrorConfig) {
+        self.host.reconfigure(config, mirror);
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(mirror.clone());
+    }
+
+    /// From now on it is not activated, if it is not active.
+    pub(super) async fn hold(&self) -> Result<(), Refused> {
+        let stage = self.enter().await?;
+        if *stage == Stage::DOWN && self.is_active().await == Some(false) {
+            self.held.store(true, Ordering::SeqCst);
+            return Ok(());
+        }
+        let (name, server) = (&self.config.name, &self.servers[self.local]);
+        let message = format!("{name} is active on {server}");
+        Err(Refused { code: MdCode::Failed, message, next: format!("clpmdctrl --deactive {name}") })
+    }
+
+    /// Ends [`hold`](Self::hold).
+    pub(super) fn release(&self) {
+        self.held.store(false, Ordering::SeqCst);
+    }
+
+    fn reloading(&self) -> Refused {
+        let name = &self.config.name;
+        let message =
+            format!("{name} is being changed or removed by a reload of the configuration.");
+        Refused { code: MdCode::Failed, message, next: format!("clpmdstat --mirror {name}") }
     }
 
     pub(super) fn has_fs(&self) -> bool {
@@ -210,6 +278,9 @@ impl Managed {
         stage: &mut Stage,
         how: How,
     ) -> Result<String, Refused> {
+        if self.held.load(Ordering::SeqCst) {
+            return Err(self.reloading());
+        }
         let command =
             Command::Activate { peer_down: how.peer_down, peer_seen_active: how.peer_seen_active };
         let before = *stage;
@@ -221,7 +292,7 @@ impl Managed {
             }
             Ok(_) => match self.go_up(stage, how).await {
                 Ok(()) => {
-                    self.history.note("it was activated on this server", None);
+                    self.history.happened("activated", "it was activated on this server", None);
                     Ok(self.activated_text(how))
                 }
                 Err(failed) => Err(self.undo(stage, failed).await),
@@ -238,7 +309,7 @@ impl Managed {
 
     fn activated_text(&self, how: How) -> String {
         let here = format!("{} is active on {}", self.config.name, self.servers[self.local]);
-        match &self.config.mount {
+        match &self.settings().mount {
             Some(mount) if !how.nomount => {
                 format!("{here}: {} is mounted on {}.", self.device, mount.point.display())
             }
@@ -265,7 +336,9 @@ impl Managed {
     async fn mount(&self) -> Step<()> {
         let (events, device) = (self.events.clone(), self.device.clone());
         let started = Box::new(move || events.log(Event::FsckStarted(device)));
+        let began = Instant::now();
         if self.host.check_if_due(started).await? {
+            self.measured.checked(began);
             self.events.log(Event::FsckDone(self.device.clone()));
         }
         self.host.mount().await
@@ -326,11 +399,21 @@ impl Managed {
         }
     }
 
+    async fn umount(&self) -> Step<()> {
+        let mounted = self.is_mounted().await == Some(true);
+        let began = Instant::now();
+        self.host.umount().await?;
+        if mounted {
+            self.measured.unmounted(began);
+        }
+        Ok(())
+    }
+
     /// Takes down, in reverse order, every step that is up.
     async fn go_down(&self, stage: &mut Stage) -> Step<()> {
         if stage.device {
             // Also what an operator has mounted by hand.
-            self.host.umount().await?;
+            self.umount().await?;
             self.host.detach().await?;
             stage.device = false;
         }
@@ -343,7 +426,7 @@ impl Managed {
             match self.driver.command(Command::Deactivate).await {
                 Ok(_) | Err(Refusal::NotActive) => {
                     stage.active = false;
-                    self.history.note("it was deactivated on this server", None);
+                    self.history.happened("deactivated", "it was deactivated on this server", None);
                 }
                 Err(refusal) => {
                     let e = explain(Operation::Deactivate, refusal, self.parties());
@@ -425,8 +508,8 @@ impl Managed {
     }
 
     /// Ends, and leaves the device to the next agent, where there is one that stays. Otherwise as
-    /// [`stop`](Self::stop).
-    pub(super) async fn suspend(&self) -> Step<()> {
+    /// [`stop`](Self::stop). No device is left before all that have the `gate` are ready for it.
+    pub(super) async fn suspend(&self, gate: Gate) -> Step<()> {
         let mut stage = self.stage.lock().await;
         if !stage.device || !self.host.would_stay().await {
             let stopped = self.shut_down(&mut stage).await;
@@ -434,6 +517,7 @@ impl Managed {
             return stopped;
         }
         let suspended = timeout(SUSPEND_LIMIT, self.driver.command(Command::Suspend)).await;
+        gate.pass().await;
         self.driver.leave().await;
         self.events.log(Event::driver(driver::LEFT, self.config.nmp, &[]));
         match suspended {

@@ -4,13 +4,16 @@
 //! requests, every mirror unmounted, closed and cleanly stopped, then gone. A mirror that cannot
 //! be opened does not keep the others from running; it answers every request with its reason.
 
+mod changes;
 mod emergency;
 mod follow;
 mod history;
 mod managed;
+mod measure;
 mod notify;
 mod parts;
 mod peer_view;
+mod reload;
 mod report;
 mod service;
 mod start;
@@ -24,14 +27,17 @@ use crate::messages::EventLog;
 use managed::How;
 use managed::Managed;
 use peer_view::PeerView;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::Notify;
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::{Notify, Semaphore};
 
 /// The agent of one server.
 struct Agent {
+    /// As at the start: what a reload cannot change is read here.
     config: Arc<Config>,
-    mirrors: Vec<Entry>,
+    /// In the order of the configuration; those that a reload adds come last.
+    mirrors: RwLock<Vec<Entry>>,
+    reloads: reload::Orders,
     peer: Box<dyn Peer>,
     events: EventLog,
     /// Set at shutdown: nothing is activated any more.
@@ -39,9 +45,17 @@ struct Agent {
     /// Told when a driver ended that should not have: its clients hang until the process ends.
     died: Notify,
     emergency: emergency::Emergency,
+    /// What happens to the mirrors, for those who follow it.
+    changes: Arc<changes::Changes>,
+    /// How many may wait for a change: the control socket is for others, too.
+    followers: Semaphore,
 }
 
+/// Programs that may follow what happens at a time.
+const FOLLOWERS: usize = 16;
+
 /// A mirror of the configuration.
+#[derive(Clone)]
 enum Entry {
     Open(Arc<Managed>),
     /// It could not be opened.
@@ -73,7 +87,7 @@ impl Agent {
     /// What the other agent says is asked for by whoever has the mirror already: while waiting for
     /// that, it could become old enough for both servers to be activated.
     async fn informed(&self, mirror: &Managed, how: How) -> Result<How, Refused> {
-        let peer_seen_active = self.peer_seen_active(mirror).await;
+        let peer_seen_active = self.peer_seen_active(mirror, mirror.peer.patience()).await;
         if self.stopping.load(Ordering::SeqCst) {
             return Err(mirror.stopping());
         }
@@ -87,8 +101,22 @@ impl Agent {
         mirror.activate_and_close(&mut stage, how).await
     }
 
-    fn open_mirrors(&self) -> impl Iterator<Item = &Arc<Managed>> {
-        self.mirrors.iter().filter_map(|e| match e {
+    /// The mirrors as they are now.
+    fn entries(&self) -> Vec<Entry> {
+        // A panic while it was held leaves a whole list behind.
+        self.mirrors.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn entry(&self, name: &str) -> Option<Entry> {
+        self.entries().into_iter().find(|e| e.name() == name)
+    }
+
+    fn set_entries(&self, entries: Vec<Entry>) {
+        *self.mirrors.write().unwrap_or_else(PoisonError::into_inner) = entries;
+    }
+
+    fn open_mirrors(&self) -> impl Iterator<Item = Arc<Managed>> {
+        self.entries().into_iter().filter_map(|e| match e {
             Entry::Open(mirror) => Some(mirror),
             Entry::Broken { .. } => None,
         })

@@ -3,8 +3,9 @@
 
 use crate::config::{Config, MirrorConfig};
 use crate::ctl::Answer;
+use crate::figures::Figures;
 use crate::messages::MdCode;
-use crate::peer::{PeerAnswer, PeerError, PeerLink, PeerRequest};
+use crate::peer::{ASK_LIMIT, PeerAnswer, PeerError, PeerLink, PeerRequest};
 use crate::secret::Secret;
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::Notice;
@@ -13,6 +14,7 @@ use mirror_core::units::SessionNo;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// A step of activation or deactivation failed.
@@ -48,6 +50,13 @@ pub trait MirrorHandle: Send + Sync + 'static {
     /// cannot be told.
     fn marked(&self, limit: usize) -> Answer<Option<Marked>> {
         let _ = limit;
+        Box::pin(async { None })
+    }
+
+    /// What is counted of the mirror; with `take_peaks` a new interval begins for the peaks. `None`
+    /// if the driver has ended.
+    fn figures(&self, take_peaks: bool) -> Answer<Option<Box<Figures>>> {
+        let _ = take_peaks;
         Box::pin(async { None })
     }
 
@@ -95,6 +104,12 @@ pub trait HostOps: Send + Sync + 'static {
 
     /// Makes the file system; refuses if one is found.
     fn make_fs(&self) -> Answer<Step<()>>;
+
+    /// Takes over what a reload of the configuration may change: how it is mounted, checked and
+    /// unmounted.
+    fn reconfigure(&self, config: &Config, mirror: &MirrorConfig) {
+        let _ = (config, mirror);
+    }
 
     /// Whether nothing at all is found on the device; `None` if that cannot be told.
     fn is_blank(&self) -> Answer<Option<bool>> {
@@ -148,12 +163,25 @@ pub trait Plant: Send + Sync + 'static {
 /// The way to the other agent.
 pub trait Peer: Send + Sync + 'static {
     /// Asks, within the link's time limit.
-    fn ask(&self, request: PeerRequest) -> Answer<Result<PeerAnswer, PeerError>>;
+    fn ask(&self, request: PeerRequest) -> Answer<Result<PeerAnswer, PeerError>> {
+        self.ask_within(request, ASK_LIMIT)
+    }
+
+    /// Asks, within this time limit.
+    fn ask_within(
+        &self,
+        request: PeerRequest,
+        limit: Duration,
+    ) -> Answer<Result<PeerAnswer, PeerError>>;
 }
 
 impl Peer for Arc<PeerLink> {
-    fn ask(&self, request: PeerRequest) -> Answer<Result<PeerAnswer, PeerError>> {
+    fn ask_within(
+        &self,
+        request: PeerRequest,
+        limit: Duration,
+    ) -> Answer<Result<PeerAnswer, PeerError>> {
         let link = Self::clone(self);
-        Box::pin(async move { PeerLink::ask(&link, &request).await })
+        Box::pin(async move { link.ask_for(&request, limit).await })
     }
 }

@@ -28,7 +28,7 @@ async fn without_mount(mirror: &Managed) -> Result<MirrorReport, Refused> {
     Ok(MirrorReport {
         name: mirror.config.name.clone(),
         device: mirror.device.clone(),
-        mount_point: mirror.config.mount.as_ref().map(|m| m.point.display().to_string()),
+        mount_point: mirror.settings().mount.as_ref().map(|m| m.point.display().to_string()),
         mounted: None,
         servers: mirror.servers.clone(),
         status,

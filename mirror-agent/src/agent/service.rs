@@ -1,15 +1,16 @@
 //! Requests of the tools and of the other agent, mapped to commands of the drivers.
 
 use super::managed::{How, Managed};
-use super::{Agent, Entry, report};
+use super::{Agent, Entry, changes, report};
 use crate::config::{FileSystem, FrontEnd, MirrorConfig};
-use crate::ctl::{Answer, Refused, Request, Response, Service, Story};
+use crate::ctl::{Answer, Change, Changes, Refused, Request, Response, Service, Story};
 use crate::messages::{Event, MdCode, Operation, later};
 use crate::monitor::Monitored;
-use crate::peer::{PeerAnswer, PeerError, PeerRequest, PeerService};
+use crate::peer::{ASK_LIMIT, PeerAnswer, PeerError, PeerRequest, PeerService};
 use mirror_core::command::{Command, Done};
 use mirror_core::units::SessionNo;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The agent as the tools see it.
 pub(super) struct Control(pub(super) Arc<Agent>);
@@ -118,17 +119,19 @@ impl Agent {
                 agent: env!("CARGO_PKG_VERSION").to_owned(),
             }),
             Request::List => {
-                Ok(Response::List(self.config.mirrors.iter().map(|m| m.name.clone()).collect()))
+                Ok(Response::List(self.entries().iter().map(|e| e.name().to_owned()).collect()))
             }
             Request::Status { mirror } => self.reports(mirror.as_deref()).await,
             Request::Explain { mirror } => {
-                let story = self.story(self.managed(&mirror)?).await?;
+                let story = self.story(self.managed(&mirror)?.as_ref()).await?;
                 Ok(Response::Story(Box::new(story)))
             }
             Request::Monitor { mirror } => self.monitored(&mirror).await,
+            Request::Figures { mirror, last } => self.figures(&mirror, last).await,
+            Request::Events { mirror, from } => self.follow(mirror.as_deref(), from).await,
             Request::Activate { mirror, nomount, peer_down } => {
                 let how = How { nomount, peer_down, ..How::default() };
-                self.activate(self.managed(&mirror)?, how).await.map(Response::Done)
+                self.activate(self.managed(&mirror)?.as_ref(), how).await.map(Response::Done)
             }
             Request::Deactivate { mirror } => {
                 self.managed(&mirror)?.deactivate().await.map(Response::Done)
@@ -147,6 +150,7 @@ impl Agent {
                 self.command(&mirror, Operation::Activate, Command::PeerDown).await
             }
             Request::Force { server, mirror } => self.force(&server, &mirror).await,
+            Request::Reload => self.reloads.ask().await.map(Response::Done),
         }
     }
 
@@ -155,7 +159,8 @@ impl Agent {
         let done = mirror.command(op, c).await?;
         if done == Done::Separated {
             mirror.events.log(Event::later(later::ISOLATED, &[&mirror.config.name]));
-            mirror.history.note("an operator ordered the servers to be kept apart", None);
+            let what = "an operator ordered the servers to be kept apart";
+            mirror.history.happened("separated", what, None);
         }
         Ok(Response::Done(sentence(done, name)))
     }
@@ -171,8 +176,8 @@ impl Agent {
     }
 
     /// The mirror of this name, if it is there and could be opened.
-    pub(super) fn managed(&self, name: &str) -> Result<&Arc<Managed>, Refused> {
-        match self.mirrors.iter().find(|e| e.name() == name) {
+    pub(super) fn managed(&self, name: &str) -> Result<Arc<Managed>, Refused> {
+        match self.entry(name) {
             Some(Entry::Open(mirror)) => Ok(mirror),
             Some(Entry::Broken { name, error, .. }) => {
                 Err(Refused::plain(error.code, format!("{name} could not be opened: {error}")))
@@ -181,9 +186,42 @@ impl Agent {
         }
     }
 
+    async fn figures(&self, name: &str, last: bool) -> Result<Response, Refused> {
+        let mirror = self.managed(name)?;
+        let taken = if last { mirror.last_figures().await } else { mirror.figures().await };
+        Ok(Response::Figures(Box::new(taken.ok_or_else(|| mirror.silent())?)))
+    }
+
+    /// What happened from number `from` on; without it, how things stand.
+    async fn follow(&self, name: Option<&str>, from: Option<u64>) -> Result<Response, Refused> {
+        if let Some(name) = name.filter(|n| self.config.mirror(n).is_none()) {
+            return Err(no_mirror(name));
+        }
+        let next = self.changes.next();
+        let Some(from) = from.filter(|from| *from <= next) else {
+            let changes = self.stand(name).await;
+            return Ok(Response::Changes(Changes { next, lost: 0, changes }));
+        };
+        let Ok(_place) = self.followers.try_acquire() else {
+            let what = "too many programs follow the events already";
+            return Err(Refused::plain(MdCode::Failed, MdCode::Failed.fill(&[what])));
+        };
+        Ok(Response::Changes(self.changes.news(from, name).await))
+    }
+
+    async fn stand(&self, name: Option<&str>) -> Vec<Change> {
+        let mut all = Vec::new();
+        for entry in self.entries().iter().filter(|e| name.is_none_or(|n| e.name() == n)) {
+            let Entry::Open(mirror) = entry else { continue };
+            let state = mirror.status().await.as_ref().map(changes::state_of);
+            all.push(mirror.change("now", "how it stands".to_owned(), state));
+        }
+        all
+    }
+
     async fn monitored(&self, name: &str) -> Result<Response, Refused> {
-        let state = match self.mirrors.iter().find(|e| e.name() == name) {
-            Some(Entry::Open(mirror)) => report::monitored(mirror).await,
+        let state = match self.entry(name) {
+            Some(Entry::Open(mirror)) => report::monitored(&mirror).await,
             Some(Entry::Broken { peer, .. }) => Monitored { report: None, peer: peer.driver() },
             None => return Err(no_mirror(name)),
         };
@@ -192,23 +230,25 @@ impl Agent {
 
     async fn reports(&self, name: Option<&str>) -> Result<Response, Refused> {
         if let Some(name) = name {
-            return Ok(Response::Status(vec![report::complete(self.managed(name)?).await?]));
+            return Ok(Response::Status(vec![
+                report::complete(self.managed(name)?.as_ref()).await?,
+            ]));
         }
         let mut all = Vec::new();
         for mirror in self.open_mirrors() {
-            all.push(report::complete(mirror).await?);
+            all.push(report::complete(&mirror).await?);
         }
         Ok(Response::Status(all))
     }
 
     /// What the other agent says about serving the mirror; not asked while the mirror connect
     /// works, which knows it better.
-    pub(super) async fn peer_seen_active(&self, mirror: &Managed) -> Option<bool> {
+    pub(super) async fn peer_seen_active(&self, mirror: &Managed, limit: Duration) -> Option<bool> {
         if mirror.in_session().await {
             return None;
         }
         let request = PeerRequest::IsActive { mirror: mirror.config.name.clone() };
-        match self.peer.ask(request).await {
+        match self.peer.ask_within(request, limit).await {
             Ok(PeerAnswer::Active(active)) => Some(active),
             _ => None,
         }
@@ -216,11 +256,13 @@ impl Agent {
 
     /// Routes `--force` to the server that is named.
     async fn force(&self, server: &str, name: &str) -> Result<Response, Refused> {
-        if self.config.mirror(name).is_none() {
+        if self.entry(name).is_none() {
             return Err(no_mirror(name));
         }
         match self.config.side_of(server) {
-            Some(side) if side == self.config.side => self.force_here(self.managed(name)?).await,
+            Some(side) if side == self.config.side => {
+                self.force_here(self.managed(name)?.as_ref()).await
+            }
             Some(_) => self.force_there(server, name).await,
             None => {
                 let [a, b] = &self.config.servers;
@@ -232,9 +274,10 @@ impl Agent {
     }
 
     async fn force_here(&self, mirror: &Managed) -> Result<Response, Refused> {
-        let peer_seen_active = self.peer_seen_active(mirror).await;
+        let peer_seen_active = self.peer_seen_active(mirror, ASK_LIMIT).await;
         let done = mirror.command(Operation::Force, Command::Force { peer_seen_active }).await?;
-        mirror.history.note("an operator declared this server's data to be the latest", None);
+        let what = "an operator declared this server's data to be the latest";
+        mirror.history.happened("forced", what, None);
         mirror.note_forced(done == Done::ForcedWithCopy);
         Ok(Response::Done(sentence(done, &mirror.config.name)))
     }
@@ -272,9 +315,9 @@ impl Agent {
     async fn answer_peer(&self, request: PeerRequest) -> Result<PeerAnswer, Refused> {
         match request {
             PeerRequest::Ping => Ok(PeerAnswer::Pong(self.config.local().name.clone())),
-            PeerRequest::Report { mirror } => {
-                Ok(PeerAnswer::Report(Box::new(report::own(self.managed(&mirror)?).await?)))
-            }
+            PeerRequest::Report { mirror } => Ok(PeerAnswer::Report(Box::new(
+                report::own(self.managed(&mirror)?.as_ref()).await?,
+            ))),
             PeerRequest::Marked { mirror } => {
                 let mirror = self.managed(&mirror)?;
                 let marked = mirror.driver.marked(RANGES).await;
@@ -287,7 +330,7 @@ impl Agent {
             }
             PeerRequest::Force { mirror } => {
                 let outcome = match self.managed(&mirror) {
-                    Ok(m) => self.force_here(m).await,
+                    Ok(m) => self.force_here(&m).await,
                     Err(refused) => Err(refused),
                 };
                 Ok(PeerAnswer::Outcome(outcome.unwrap_or_else(Response::Refused)))

@@ -1,26 +1,33 @@
 //! Start-up and shutdown of the agent.
 
 use super::emergency::Emergency;
-use super::managed::Managed;
+use super::managed::{Gate, Managed};
 use super::notify::notify;
 use super::parts::{DriverEvent, Opened, Plant, Step, StepError};
+use super::reload::{self, Ordered, Orders};
 use super::service::{Control, FromPeer};
-use super::{Agent, Entry, follow};
+use super::{Agent, Entry, FOLLOWERS, follow, measure};
 use crate::config::{Config, ConfigError, Fault, MirrorConfig};
-use crate::ctl::{Answer, CtlServer};
+use crate::ctl::{Access, Answer, CtlServer};
 use crate::host::power::Power;
 use crate::lock::{Lock, LockError, Role};
 use crate::messages::{Event, EventLog, StartReason, driver};
-use crate::peer::{PeerLink, PeerServer};
+use crate::peer::{Identity, PeerLink, PeerServer};
 use crate::secret::Secret;
+use nix::unistd::Gid;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::{self, Permissions};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::{Notify, mpsc};
+use std::sync::{Arc, RwLock};
+use tokio::signal::unix::Signal;
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 /// What the surroundings decide.
@@ -31,6 +38,8 @@ pub struct Options {
     pub notify: Option<OsString>,
     /// What ends this server in an emergency.
     pub power: Arc<dyn Power>,
+    /// A signal that has the configuration read again.
+    pub hangup: Option<Signal>,
 }
 
 /// How an agent that had started ended.
@@ -68,7 +77,7 @@ fn failure(reason: StartReason, what: impl fmt::Display) -> StartError {
 /// The start error for a configuration that cannot be used.
 #[must_use]
 pub fn config_failure(e: &ConfigError) -> StartError {
-    let reason = match e.fault {
+    let reason = match e.fault() {
         Fault::Address => StartReason::Address,
         Fault::ServerName => StartReason::ServerName,
         Fault::File => StartReason::Config,
@@ -99,16 +108,24 @@ pub async fn run(
 ) -> Result<Ended, StartError> {
     let events = options.events.clone();
     match Running::start(config, plant, options).await {
-        Ok(running) => {
+        Ok(mut running) => {
+            tokio::pin!(stop);
             let agent = Arc::clone(&running.agent);
-            tokio::select! {
-                end = stop => {
-                    Ok(if running.stop(end).await { Ended::Cleanly } else { Ended::Uncleanly })
-                }
-                () = agent.died.notified() => {
-                    // Unmounting what hangs would hang; the next start clears up.
-                    events.log(Event::AgentStopFailed);
-                    Ok(Ended::Died)
+            loop {
+                // A reload is done before anything else is looked at: it never stops half way.
+                tokio::select! {
+                    end = &mut stop => {
+                        let clean = running.stop(end).await;
+                        return Ok(if clean { Ended::Cleanly } else { Ended::Uncleanly });
+                    }
+                    () = agent.died.notified() => {
+                        // Unmounting what hangs would hang; the next start clears up.
+                        events.log(Event::AgentStopFailed);
+                        return Ok(Ended::Died);
+                    }
+                    order = reload::next(&mut running.hangup, &mut running.orders) => {
+                        reload::answer(order, running.reload().await);
+                    }
                 }
             }
         }
@@ -119,13 +136,19 @@ pub async fn run(
     }
 }
 
-struct Running {
-    agent: Arc<Agent>,
+pub(super) struct Running {
+    pub(super) agent: Arc<Agent>,
+    /// As it was last loaded.
+    pub(super) config: Arc<Config>,
+    pub(super) plant: Arc<dyn Plant>,
+    pub(super) secret: Secret,
     /// The sockets.
     servers: JoinSet<()>,
-    /// What goes on by itself.
-    tasks: JoinSet<()>,
+    /// What goes on by itself, for each mirror.
+    pub(super) tasks: BTreeMap<String, JoinSet<()>>,
     notify: Option<OsString>,
+    hangup: Option<Signal>,
+    orders: mpsc::Receiver<Ordered>,
     /// Last, so that it is held until all else is gone.
     _lock: Lock,
 }
@@ -143,35 +166,54 @@ impl Running {
             Secret::load(&config.agent.secret_file).map_err(|e| failure(StartReason::Config, e))?;
         // Bound before the drivers start: what fails here must leave no device behind.
         let peers = listen_to_peer(&config)?;
-        let ctl = CtlServer::bind(&config.agent.socket).map_err(|e| {
+        let access = control_access(&config)?;
+        let ctl = CtlServer::bind(&config.agent.socket, access).map_err(|e| {
             failure(StartReason::Socket, format!("{}: {e}", config.agent.socket.display()))
         })?;
-        let link = PeerLink::new(config.side, config.agent_pairs(), secret.clone());
-        let (mirrors, receivers) = open_all(&config, &*plant, &secret, &options.events).await;
+        let identity =
+            Identity { side: config.side, secret: secret.clone(), security: config.agent.security };
+        let link = PeerLink::new(identity.clone(), config.agent_pairs());
+        plant.sweep(Arc::clone(&config)).await;
+        let all = &config.mirrors;
+        let opened = open_all(&config, all, &*plant, &secret, &options.events).await;
         let events = options.events;
+        let count = opened.iter().filter(|o| o.receiver.is_some()).count().to_string();
+        events.log(Event::Driver(driver::REGISTERED, vec!["0".to_owned(), count]));
+        let (reloads, orders) = Orders::new();
         let agent = Arc::new(Agent {
             config: Arc::clone(&config),
-            mirrors,
+            mirrors: RwLock::default(),
+            reloads,
             peer: Box::new(Arc::new(link)),
             events: events.clone(),
             stopping: AtomicBool::new(false),
             died: Notify::new(),
             emergency: Emergency::new(options.power),
+            changes: Arc::default(),
+            followers: Semaphore::new(FOLLOWERS),
         });
-        let mut tasks = JoinSet::new();
-        for (mirror, receiver) in receivers {
-            follow::start(&agent, &mirror, receiver, &mut tasks).await;
-        }
-        for entry in &agent.mirrors {
-            if let Entry::Broken { name, peer, .. } = entry {
-                let (name, peer) = (name.clone(), Arc::clone(peer));
-                tasks.spawn(follow::watch_peer_of_broken(Arc::clone(&agent), name, peer));
-            }
+        agent.set_entries(opened.iter().map(|o| o.entry.clone()).collect());
+        let mut tasks = BTreeMap::new();
+        for o in opened {
+            tasks.insert(o.entry.name().to_owned(), o.follow(&agent).await);
         }
         let mut servers = JoinSet::new();
         servers.spawn(ctl.run(Arc::new(Control(Arc::clone(&agent)))));
-        servers.spawn(peers.run(config.side, secret, Arc::new(FromPeer(Arc::clone(&agent)))));
-        let running = Self { agent, servers, tasks, notify: options.notify, _lock: lock };
+        servers.spawn(peers.run(identity, Arc::new(FromPeer(Arc::clone(&agent)))));
+        servers.spawn(measure::serve_page(Arc::clone(&agent)));
+        let (notify, hangup) = (options.notify, options.hangup);
+        let running = Self {
+            agent,
+            config,
+            plant,
+            secret,
+            servers,
+            tasks,
+            notify,
+            hangup,
+            orders,
+            _lock: lock,
+        };
         running.tell("READY=1");
         events.log(Event::AgentStarted);
         Ok(running)
@@ -194,12 +236,14 @@ impl Running {
         let (mut stay, mut go) = (Vec::new(), Vec::new());
         for mirror in self.agent.open_mirrors() {
             let stays = end == End::Suspend && mirror.would_stay().await;
-            if stays { &mut stay } else { &mut go }.push(Arc::clone(mirror));
+            if stays { &mut stay } else { &mut go }.push(mirror);
         }
         // A device that stays has no server from its leaving on, and its users wait: it is left
         // when all that takes long is done.
         let clean = self.stop_all(go, end).await & self.stop_all(stay, end).await;
-        self.tasks.shutdown().await;
+        for tasks in self.tasks.values_mut() {
+            tasks.shutdown().await;
+        }
         let events = &self.agent.events;
         events.log(Event::Driver(driver::UNREGISTERED, Vec::new()));
         events.log(if clean { Event::AgentStopped } else { Event::AgentStopFailed });
@@ -209,15 +253,18 @@ impl Running {
     /// Gives whether all of them stopped cleanly.
     async fn stop_all(&self, mirrors: Vec<Arc<Managed>>, end: End) -> bool {
         let mut stopping = JoinSet::new();
+        let gate = Gate::new();
         for mirror in mirrors {
+            let gate = gate.clone();
             stopping.spawn(async move {
                 let stopped = match end {
                     End::Stop => mirror.stop().await,
-                    End::Suspend => mirror.suspend().await,
+                    End::Suspend => mirror.suspend(gate).await,
                 };
                 (mirror.config.name.clone(), stopped)
             });
         }
+        drop(gate);
         let mut clean = true;
         while let Some(ended) = stopping.join_next().await {
             if !stopped_well(ended.map_err(io::Error::from)) {
@@ -253,6 +300,35 @@ fn lock_failure(e: &LockError) -> StartError {
     failure(reason, e)
 }
 
+/// Who may use the control socket. A group needs a way through the run folder, which it cannot read.
+fn control_access(config: &Config) -> Result<Access, StartError> {
+    let folder = &config.agent.run_dir;
+    let failed = |what: String| failure(StartReason::Config, what);
+    let access = Access::of(config.agent.control_group.as_deref()).map_err(failed)?;
+    let set = match access {
+        Access::Owner => close_folder(folder),
+        Access::Group(group) => open_folder(folder, group),
+    };
+    set.map_err(|e| failed(format!("{}: {e}", folder.display())))?;
+    Ok(access)
+}
+
+/// The mode of a run folder that a group may pass.
+const PASSABLE: u32 = 0o710;
+
+fn open_folder(folder: &Path, group: Gid) -> io::Result<()> {
+    chown(folder, None, Some(group.as_raw()))?;
+    fs::set_permissions(folder, Permissions::from_mode(PASSABLE))
+}
+
+/// Takes back what [`open_folder`] gave at an earlier start; any other mode is somebody's choice.
+fn close_folder(folder: &Path) -> io::Result<()> {
+    if fs::metadata(folder)?.permissions().mode() & 0o7777 == PASSABLE {
+        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
 fn listen_to_peer(config: &Config) -> Result<PeerServer, StartError> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for (own, _) in config.agent_pairs() {
@@ -269,20 +345,40 @@ fn listen_to_peer(config: &Config) -> Result<PeerServer, StartError> {
     })
 }
 
-type Receivers = Vec<(Arc<Managed>, mpsc::Receiver<DriverEvent>)>;
+/// A mirror of the configuration, opened or not.
+pub(super) struct Tried {
+    pub(super) entry: Entry,
+    receiver: Option<mpsc::Receiver<DriverEvent>>,
+}
 
-/// Opens all mirrors at once: one that waits for what its predecessor has in flight must not keep
+impl Tried {
+    /// Starts what goes on by itself for it.
+    pub(super) async fn follow(self, agent: &Arc<Agent>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        match (self.entry, self.receiver) {
+            (Entry::Open(mirror), Some(receiver)) => {
+                follow::start(agent, &mirror, receiver, &mut tasks).await;
+            }
+            (Entry::Broken { name, peer, .. }, _) => {
+                tasks.spawn(follow::watch_peer_of_broken(Arc::clone(agent), name, peer));
+            }
+            (Entry::Open(_), None) => {}
+        }
+        tasks
+    }
+}
+
+/// Opens mirrors, all at once: one that waits for what its predecessor has in flight must not keep
 /// the others' users waiting.
-async fn open_all(
+pub(super) async fn open_all(
     config: &Arc<Config>,
+    which: &[MirrorConfig],
     plant: &dyn Plant,
     secret: &Secret,
     events: &EventLog,
-) -> (Vec<Entry>, Receivers) {
-    let (mut entries, mut receivers) = (Vec::new(), Vec::new());
-    plant.sweep(Arc::clone(config)).await;
+) -> Vec<Tried> {
     let mut opening = JoinSet::new();
-    for (n, m) in config.mirrors.iter().enumerate() {
+    for (n, m) in which.iter().enumerate() {
         let opened = plant.open(Arc::clone(config), m.clone(), secret.clone());
         let entering = enter(Arc::clone(config), m.clone(), opened, events.clone());
         opening.spawn(async move { (n, entering.await) });
@@ -290,22 +386,16 @@ async fn open_all(
     // A panic is one of this program: it goes on to whoever started the agent.
     let mut all = opening.join_all().await;
     all.sort_unstable_by_key(|(n, _)| *n);
-    for (m, (_, opened)) in config.mirrors.iter().zip(all) {
-        match opened {
-            Ok((mirror, receiver)) => {
-                receivers.push((Arc::clone(&mirror), receiver));
-                entries.push(Entry::Open(mirror));
-            }
-            Err(error) => {
-                tracing::error!("{} could not be opened: {error}", m.name);
-                events.log(Event::ResourceFailed(m.name.clone()));
-                entries.push(Entry::Broken { name: m.name.clone(), error, peer: Arc::default() });
-            }
+    let all = which.iter().zip(all).map(|(m, (_, opened))| match opened {
+        Ok((mirror, receiver)) => Tried { entry: Entry::Open(mirror), receiver: Some(receiver) },
+        Err(error) => {
+            tracing::error!("{} could not be opened: {error}", m.name);
+            events.log(Event::ResourceFailed(m.name.clone()));
+            let entry = Entry::Broken { name: m.name.clone(), error, peer: Arc::default() };
+            Tried { entry, receiver: None }
         }
-    }
-    let count = receivers.len().to_string();
-    events.log(Event::Driver(driver::REGISTERED, vec!["0".to_owned(), count]));
-    (entries, receivers)
+    });
+    all.collect()
 }
 
 /// Manages a mirror once it is opened. The device that a predecessor left is served again.

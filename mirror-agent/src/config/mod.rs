@@ -3,19 +3,25 @@
 //! [`params`] is the single table of what may be said; [`Config::load`] checks a file against it
 //! and gives typed values; the manual page is printed from the same table.
 
+mod change;
 mod devices;
 mod doc;
 mod load;
+mod mistakes;
 mod model;
+mod names;
 pub mod params;
 mod place;
 mod read;
+mod said;
 
+pub use change::{Change, Plan, Situation, decide};
+pub use mistakes::{ConfigError, Fault, Mistake};
 pub use model::{
     AgentConfig, Alone, AutoRecovery, Config, FileSystem, FrontEnd, FsckConfig, FsckTiming,
-    MirrorConfig, MountConfig, Partitions, Server, Timing, UmountAction, UmountConfig,
+    MetricsAddress, MirrorConfig, MountConfig, Partitions, Server, Timing, UmountAction,
+    UmountConfig,
 };
-pub use read::{ConfigError, Fault};
 
 /// Where the configuration is when nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/clpmd/clpmd.toml";

@@ -1,10 +1,12 @@
 //! The configuration as typed values. What each means, its unit, range and default are in
 //! [`super::params`].
 
+use super::said::Said;
 use crate::host::power::PowerAction;
 use crate::messages::EventSwitches;
 use mirror_core::both_active::BothActive;
 use mirror_core::units::Side;
+use mirror_core::wire::Security;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -25,6 +27,8 @@ pub struct Config {
     pub mirrors: Vec<MirrorConfig>,
     /// Destinations that differ from the table of messages, by event name.
     pub events: BTreeMap<String, EventSwitches>,
+    /// What holds for each key.
+    pub(super) said: Said,
 }
 
 impl Config {
@@ -102,8 +106,12 @@ pub struct AgentConfig {
     pub device_dir: PathBuf,
     /// Control socket.
     pub socket: PathBuf,
+    /// Group whose members may use the control socket, too.
+    pub control_group: Option<String>,
     /// The shared secret.
     pub secret_file: PathBuf,
+    /// How the connections between the servers are protected.
+    pub security: Security,
     /// When recovery starts by itself.
     pub auto_recovery: AutoRecovery,
     /// Whether an active side may go on alone.
@@ -114,6 +122,18 @@ pub struct AgentConfig {
     pub alert_log_bytes: u64,
     /// Older alert logs that are kept.
     pub alert_log_keep: u32,
+    /// Where the lines of figures go.
+    pub figures_dir: PathBuf,
+    /// Time of one line; zero: none.
+    pub figures_interval: Duration,
+    /// Bytes at which a file of figures is turned over.
+    pub figures_bytes: u64,
+    /// Older files of figures that are kept, of each mirror.
+    pub figures_keep: u32,
+    /// TCP port of the page of figures; `None`: there is none.
+    pub metrics_port: Option<u16>,
+    /// Who can reach it.
+    pub metrics_address: MetricsAddress,
     /// Datagram socket of the system log.
     pub syslog: PathBuf,
     /// Receiver of mails, if any.
@@ -122,6 +142,17 @@ pub struct AgentConfig {
     pub mail_program: PathBuf,
     /// Time limit of one mail.
     pub mail_timeout: Duration,
+}
+
+/// Where the page of figures is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetricsAddress {
+    /// For this server only.
+    Loopback,
+    /// On the address of the agents' link.
+    Agent,
+    /// On every address.
+    All,
 }
 
 /// When a difference is recovered without being asked.

@@ -1,5 +1,6 @@
 //! Where in the file a mistake is.
 
+use std::fmt;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -35,19 +36,40 @@ impl Spot {
         Self(steps)
     }
 
-    /// The line in `text`, from 1: that of the key, or, if it is missing, that of the table in which
-    /// it is missing. `None` if not even that is there, or the text is no TOML.
-    pub(super) fn line(&self, text: &str) -> Option<usize> {
-        let root = DeTable::parse(text).ok()?;
-        let mut here = Here::Table(root.get_ref());
+    /// The line in `text` of each, from 1: that of the key, or, if it is missing, that of the table
+    /// in which it is missing. `None` if not even that is there, or the text is no TOML.
+    pub(super) fn lines(spots: &[Option<Self>], text: &str) -> Vec<Option<usize>> {
+        let Ok(root) = DeTable::parse(text) else { return vec![None; spots.len()] };
+        spots.iter().map(|s| s.as_ref()?.line(root.get_ref(), text)).collect()
+    }
+
+    fn line(&self, root: &DeTable<'_>, text: &str) -> Option<usize> {
+        let mut here = Here::Table(root);
         let mut at = None;
         for step in &self.0 {
             let Some((start, next)) = here.go(step) else { break };
             at = Some(start);
             here = next;
         }
-        let before = text.get(..at?)?;
-        Some(before.matches('\n').count() + 1)
+        line_of(text, at?)
+    }
+}
+
+/// The line of a byte of `text`, from 1.
+pub(super) fn line_of(text: &str, at: usize) -> Option<usize> {
+    Some(text.get(..at)?.matches('\n').count() + 1)
+}
+
+impl fmt::Display for Spot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Key(key) if n == 0 => f.write_str(key)?,
+                Step::Key(key) => write!(f, ".{key}")?,
+                Step::Nth(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -96,21 +118,26 @@ fs = \"xfs\"
 data_partition = \"/x\"
 ";
 
+    fn line(spot: &Spot, text: &str) -> Option<usize> {
+        Spot::lines(&[Some(spot.clone())], text)[0]
+    }
+
     #[test]
     fn a_key_is_found_in_its_own_table() {
         let mirror = |n| Spot::root("mirror").nth(n);
-        assert_eq!(Spot::root("agent").key("port").line(TEXT), Some(2));
-        assert_eq!(mirror(0).key("name").line(TEXT), Some(5));
-        assert_eq!(mirror(1).key("name").line(TEXT), Some(8));
-        assert_eq!(mirror(1).key("fs").line(TEXT), Some(10));
-        assert_eq!(mirror(1).key("on").key("b").key("data_partition").line(TEXT), Some(12));
+        assert_eq!(mirror(1).key("on").key("b").to_string(), "mirror[1].on.b");
+        assert_eq!(line(&Spot::root("agent").key("port"), TEXT), Some(2));
+        assert_eq!(line(&mirror(0).key("name"), TEXT), Some(5));
+        assert_eq!(line(&mirror(1).key("name"), TEXT), Some(8));
+        assert_eq!(line(&mirror(1).key("fs"), TEXT), Some(10));
+        assert_eq!(line(&mirror(1).key("on").key("b").key("data_partition"), TEXT), Some(12));
     }
 
     #[test]
     fn a_missing_key_is_missing_in_its_table() {
-        assert_eq!(Spot::root("agent").key("none").line(TEXT), Some(1));
-        assert_eq!(Spot::root("mirror").nth(1).key("none").line(TEXT), Some(7));
-        assert_eq!(Spot::root("server").line(TEXT), None);
-        assert_eq!(Spot::root("agent").line("[agent"), None);
+        assert_eq!(line(&Spot::root("agent").key("none"), TEXT), Some(1));
+        assert_eq!(line(&Spot::root("mirror").nth(1).key("none"), TEXT), Some(7));
+        assert_eq!(line(&Spot::root("server"), TEXT), None);
+        assert_eq!(line(&Spot::root("agent"), "[agent"), None);
     }
 }

@@ -1,149 +1,96 @@
 //! Reading one table of the file under the control of the table of parameters.
 
 use super::doc::allowed;
+use super::mistakes::{Fault, Load, Mistakes, Noted};
 use super::params::{Kind, Param, Preset, Section, find, of};
 use super::place::Spot;
-use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use toml::{Table, Value};
 
-/// What kind of mistake, as far as message `mdagent` 2 tells them apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
-    /// An address.
-    Address,
-    /// The name of a server.
-    ServerName,
-    /// Anything else in the file.
-    File,
-}
-
-/// A configuration that cannot be used. Prints as one line that names the file, the line, the table,
-/// the key, the value and what is allowed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ConfigError {
-    /// The file.
-    pub file: PathBuf,
-    /// Kind of mistake.
-    pub fault: Fault,
-    /// Table, key, value and what is wrong.
-    pub what: String,
-    /// The line in the file, from 1, if the mistake is at one.
-    pub line: Option<usize>,
-    spot: Option<Spot>,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.file.display())?;
-        if let Some(line) = self.line {
-            write!(f, "line {line}: ")?;
-        }
-        f.write_str(&self.what)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-impl ConfigError {
-    /// A mistake in the file as a whole.
-    pub(super) fn new(file: &Path, fault: Fault, what: impl Into<String>) -> Self {
-        Self { file: file.to_owned(), fault, what: what.into(), line: None, spot: None }
-    }
-
-    /// The same, with where it is in the file.
-    pub(super) fn at(mut self, spot: Spot) -> Self {
-        self.spot = Some(spot);
-        self
-    }
-
-    /// The same, with its line in `text`.
-    pub(super) fn with_line(mut self, text: &str) -> Self {
-        self.line = self.spot.as_ref().and_then(|s| s.line(text));
-        self
-    }
-}
-
 /// One table, with its place for messages. Every getter looks its key up in the table of
-/// parameters; asking for a key that is not there is a mistake of the program.
+/// parameters; asking for a key that is not there is a mistake of the program. A value that is not
+/// allowed has been noted and reads as if the key was absent.
 pub(super) struct Reader<'a> {
-    pub(super) file: &'a Path,
+    pub(super) mistakes: &'a Mistakes<'a>,
     section: Section,
     /// How the place is called in messages, as `[[mirror]] md1`.
-    place: String,
+    pub(super) place: String,
     /// Where it is in the file.
     pub(super) spot: Spot,
     table: &'a Table,
 }
 
-type Read<T> = Result<T, ConfigError>;
-
 impl<'a> Reader<'a> {
-    /// Checks that every key is known (except `nested` ones, which other readers take) and that
-    /// every value is allowed.
+    /// Notes every key that is unknown (except `nested` ones, which other readers take), every value
+    /// that is not allowed, and every required key that is missing.
     pub(super) fn new(
-        file: &'a Path,
+        mistakes: &'a Mistakes<'a>,
         section: Section,
         place: impl Into<String>,
         spot: Spot,
         table: &'a Table,
         nested: &[&str],
-    ) -> Read<Self> {
-        let r = Self { file, section, place: place.into(), spot, table };
+    ) -> Self {
+        let r = Self { mistakes, section, place: place.into(), spot, table };
         for (key, value) in table.iter().filter(|(k, _)| !nested.contains(&k.as_str())) {
             match find(section, key) {
-                None => return Err(r.unknown(key, value)),
-                Some(p) => r.check(p, value)?,
+                None => r.unknown(key, value),
+                Some(p) => r.check(p, value),
+            };
+        }
+        for p in of(section).filter(|p| p.preset == Preset::Required) {
+            if !table.contains_key(p.key) {
+                let what = format!("missing; must be: {}", allowed(p.kind));
+                r.error(p.key, None, Fault::File, &what);
             }
         }
-        Ok(r)
+        r
     }
 
-    fn unknown(&self, key: &str, value: &Value) -> ConfigError {
+    fn unknown(&self, key: &str, value: &Value) {
         let known: Vec<_> = of(self.section).map(|p| p.key).collect();
-        self.error(
-            key,
-            Some(value),
-            Fault::File,
-            &format!("unknown key; known: {}", known.join(", ")),
-        )
+        let what = format!("unknown key; known: {}", known.join(", "));
+        self.error(key, Some(value), Fault::File, &what);
     }
 
-    fn error(&self, key: &str, value: Option<&Value>, fault: Fault, what: &str) -> ConfigError {
+    fn error(&self, key: &str, value: Option<&Value>, fault: Fault, what: &str) -> Noted {
         let value = value.map_or(String::new(), |v| format!(" = {v}"));
-        ConfigError::new(self.file, fault, format!("{}: {key}{value}: {what}", self.place))
-            .at(self.spot.key(key))
+        let what = format!("{}: {key}{value}: {what}", self.place);
+        self.mistakes.at(self.spot.key(key), fault, what)
     }
 
-    /// A mistake in the value of `key`, found after reading.
-    pub(super) fn bad(&self, key: &str, fault: Fault, what: &str) -> ConfigError {
+    /// Notes a mistake in the value of `key` that shows only beside others.
+    pub(super) fn bad(&self, key: &str, fault: Fault, what: &str) -> Noted {
         self.error(key, self.table.get(key), fault, what)
     }
 
-    fn check(&self, p: &Param, value: &Value) -> Read<()> {
+    /// Whether `key` is absent or has a value that is allowed: rules between values are for these.
+    pub(super) fn is_good(&self, key: &str) -> bool {
+        let p = find(self.section, key).expect("every key that is read is in the table");
+        self.table.get(key).is_none_or(|v| fits(p.kind, v))
+    }
+
+    fn check(&self, p: &Param, value: &Value) {
         let fault = match p.kind {
             Kind::Address | Kind::Addresses => Fault::Address,
             _ => Fault::File,
         };
-        if fits(p.kind, value) {
-            return Ok(());
+        if !fits(p.kind, value) {
+            self.error(p.key, Some(value), fault, &format!("must be: {}", allowed(p.kind)));
         }
-        Err(self.error(p.key, Some(value), fault, &format!("must be: {}", allowed(p.kind))))
     }
 
-    fn value(&self, key: &str) -> Read<(&'static Param, Option<&'a Value>)> {
+    fn value(&self, key: &str) -> Load<(&'static Param, Option<&'a Value>)> {
         let p = find(self.section, key).expect("every key that is read is in the table");
-        let value = self.table.get(key);
-        if value.is_none() && p.preset == Preset::Required {
-            let what = format!("missing; must be: {}", allowed(p.kind));
-            return Err(self.error(key, None, Fault::File, &what));
+        match self.table.get(key).filter(|v| fits(p.kind, v)) {
+            None if p.preset == Preset::Required => Err(Noted),
+            value => Ok((p, value)),
         }
-        Ok((p, value))
     }
 
     /// A number, or its default; `None` when the default is derived.
-    pub(super) fn int_opt(&self, key: &str) -> Read<Option<i64>> {
+    pub(super) fn int_opt(&self, key: &str) -> Load<Option<i64>> {
         let (p, value) = self.value(key)?;
         Ok(value.and_then(Value::as_integer).or(match p.preset {
             Preset::Int(n) => Some(n),
@@ -152,13 +99,13 @@ impl<'a> Reader<'a> {
     }
 
     /// A number that has a default.
-    pub(super) fn int<T: TryFrom<i64>>(&self, key: &str) -> Read<T> {
+    pub(super) fn int<T: TryFrom<i64>>(&self, key: &str) -> Load<T> {
         let n = self.int_opt(key)?.and_then(|n| T::try_from(n).ok());
         Ok(n.expect("the table gives a default and a range that fits the type"))
     }
 
     /// A text, or its default; `None` when there is none or it is derived.
-    pub(super) fn text_opt(&self, key: &str) -> Read<Option<String>> {
+    pub(super) fn text_opt(&self, key: &str) -> Load<Option<String>> {
         let (p, value) = self.value(key)?;
         Ok(value.and_then(Value::as_str).map(str::to_owned).or(match p.preset {
             Preset::Text(t) => Some(t.to_owned()),
@@ -167,17 +114,17 @@ impl<'a> Reader<'a> {
     }
 
     /// A text that has a default or is required.
-    pub(super) fn text(&self, key: &str) -> Read<String> {
+    pub(super) fn text(&self, key: &str) -> Load<String> {
         Ok(self.text_opt(key)?.expect("required, or the table gives a default"))
     }
 
     /// A path that has a default.
-    pub(super) fn path(&self, key: &str) -> Read<PathBuf> {
+    pub(super) fn path(&self, key: &str) -> Load<PathBuf> {
         Ok(self.text(key)?.into())
     }
 
     /// A switch that is there, or its default; `None` when that is derived.
-    pub(super) fn bool_opt(&self, key: &str) -> Read<Option<bool>> {
+    pub(super) fn bool_opt(&self, key: &str) -> Load<Option<bool>> {
         let (p, value) = self.value(key)?;
         Ok(value.and_then(Value::as_bool).or(match p.preset {
             Preset::Bool(b) => Some(b),
@@ -186,12 +133,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A switch that has a default.
-    pub(super) fn bool(&self, key: &str) -> Read<bool> {
+    pub(super) fn bool(&self, key: &str) -> Load<bool> {
         Ok(self.bool_opt(key)?.expect("the table gives a default"))
     }
 
     /// The addresses under `key`, one or a list; empty if absent.
-    pub(super) fn addresses(&self, key: &str) -> Read<Vec<IpAddr>> {
+    pub(super) fn addresses(&self, key: &str) -> Load<Vec<IpAddr>> {
         let (_, value) = self.value(key)?;
         Ok(value.map(|v| address_list(v).unwrap_or_default()).unwrap_or_default())
     }

@@ -1,13 +1,32 @@
 //! The example loads; every parameter is honoured; every mistake is named; the page is current.
 
 use super::params::{Kind, PARAMS, Preset, Section, manual};
-use super::{Config, ConfigError, Fault, FileSystem, FrontEnd, UmountAction};
+use super::{Config, ConfigError, Fault, FileSystem, FrontEnd, MetricsAddress, UmountAction};
 use mirror_core::units::Side;
 use proptest::prelude::*;
 use std::path::Path;
 use std::time::Duration;
 
 const EXAMPLE: &str = include_str!("../../../examples/two-servers.toml");
+
+/// One, two and ten mirrors: the examples are what their names say, on both servers.
+#[test]
+fn the_examples_load_as_they_are() {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples"));
+    let want = [("two-servers.toml", 1), ("two-mirrors.toml", 2), ("ten-mirrors.toml", 10)];
+    for (name, mirrors) in want {
+        for server in ["server1", "server2"] {
+            let config = Config::load(&folder.join(name), Some(server));
+            let config = config.unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(config.mirrors.len(), mirrors, "{name}");
+            let numbers: Vec<usize> = config.mirrors.iter().map(|m| usize::from(m.nmp)).collect();
+            assert_eq!(numbers, (1..=mirrors).collect::<Vec<_>>(), "{name}");
+        }
+    }
+    let files = std::fs::read_dir(folder).expect("examples").flatten();
+    let count = files.filter(|f| f.path().extension().is_some_and(|e| e == "toml")).count();
+    assert_eq!(count, want.len(), "every example is checked");
+}
 
 const BASE: &str = r#"
 [[server]]
@@ -68,7 +87,7 @@ fn every_range_is_enforced_at_its_ends() {
                 Ok(_) => assert!(good, "{} = {n} was accepted", p.key),
                 Err(e) if good => {
                     // Only a rule between two values may refuse an allowed number.
-                    assert!(e.what.contains("heartbeat_interval"), "{e}");
+                    assert!(e.to_string().contains("heartbeat_interval"), "{e}");
                 }
                 Err(e) => {
                     let e = e.to_string();
@@ -150,6 +169,23 @@ fn two_names_of_one_partition_are_found() {
     assert_eq!(config.check_partitions(), Ok(()));
 }
 
+/// Regions are counted in 32 bits. Before anything is made of it, and not by using a part of it.
+#[test]
+fn a_data_partition_beyond_any_mirror_is_found() {
+    use mirror_core::units::MAX_MIRROR_BYTES;
+    // A file system that takes a sparse file of this size.
+    let dir = tempfile::tempdir_in("/dev/shm").expect("folder");
+    let path = dir.path().join("d1");
+    let file = std::fs::File::create(&path).expect("file");
+    let config = parse(&BASE.replace("/dev/d1", path.to_str().expect("path"))).expect("base");
+    file.set_len(MAX_MIRROR_BYTES).expect("a large file");
+    assert_eq!(config.check_partitions(), Ok(()));
+    file.set_len(MAX_MIRROR_BYTES + 512).expect("a larger file");
+    let e = config.check_partitions().expect_err("too large").to_string();
+    assert!(e.contains("data_partition") && e.contains("281474976645632 bytes"), "{e}");
+    assert!(e.contains("at most 281474976645120"), "{e}");
+}
+
 #[test]
 fn what_belongs_to_one_mirror_is_used_once() {
     assert_eq!(parse(&second("")).expect("two mirrors").mirrors.len(), 2);
@@ -192,7 +228,7 @@ fn rules_between_values() {
 
 #[test]
 fn servers_and_addresses() {
-    let fault = |text: &str| parse(text).expect_err("refused").fault;
+    let fault = |text: &str| parse(text).expect_err("refused").fault();
     assert_eq!(fault(&BASE.replace("10.0.0.2", "10.0.0.300")), Fault::Address);
     assert_eq!(fault(&BASE.replace("10.0.0.2", "0.0.0.0")), Fault::Address);
     assert_eq!(fault(&BASE.replace("10.0.0.2", "10.0.0.1")), Fault::Address);
@@ -202,7 +238,7 @@ fn servers_and_addresses() {
     );
     assert_eq!(fault(&BASE.replace("\"b\"", "\"a\"")), Fault::ServerName);
     let none = Config::parse(Path::new("x.toml"), BASE, None, "elsewhere").expect_err("refused");
-    assert_eq!(none.fault, Fault::ServerName);
+    assert_eq!(none.fault(), Fault::ServerName);
     assert!(
         none.to_string().contains("\"elsewhere\"") && none.to_string().contains("--server NAME")
     );
@@ -345,14 +381,109 @@ fn a_mistake_names_its_line() {
         let bad = text.replacen(old, new, 1);
         let e = parse(&bad).expect_err("must be refused");
         let first = text.lines().zip(bad.lines()).position(|(a, b)| a != b).map(|n| n + 1);
-        let Some(line) = e.line else { panic!("no line: {e}") };
-        if let Some(first) = first {
-            assert_eq!(line, first, "{e}");
-            assert!(e.to_string().starts_with(&format!("x.toml: line {line}: ")), "{e}");
-        }
+        let Some(line) = first.or(e.mistakes[0].line) else { panic!("no line: {e}") };
+        assert!(e.mistakes.iter().any(|m| m.line == Some(line)), "{e}");
+        assert!(e.to_string().contains(&format!("x.toml: line {line}: ")), "{e}");
     }
     // A key that is missing is missing in the table that begins there.
     let e = parse(&text.replacen("data_partition = \"/dev/d2\"\n", "", 1)).expect_err("missing");
     let begins = text.lines().position(|l| l == "name = \"md2\"");
-    assert_eq!(e.line, begins, "{e}");
+    assert_eq!(e.mistakes[0].line, begins, "{e}");
+}
+
+/// All that is wrong is told at once: file, line and key of each, and nothing that only follows
+/// from something else that is told.
+#[test]
+fn every_mistake_is_told_at_once() {
+    let text = r#"[[server]]
+name = "a"
+mirror_connect = ["10.0.0.300"]
+[[server]]
+name = "b"
+mirror_connect = ["10.0.0.2"]
+colour = "red"
+[agent]
+port = 0
+alert_log_keep = "five"
+[[mirror]]
+name = "md1"
+data_partition = "d1"
+cluster_partition = "/dev/c1"
+fs = "btrfs"
+survivor = "a"
+activate_at_start = "c"
+[[mirror]]
+nmp = 2
+data_partition = "/dev/d2"
+mount_point = "/mnt/2"
+peer_timeout = 600
+[mirror.on.c]
+data_partition = "/dev/d3"
+[event.md-81]
+mail = true
+"#;
+    let e = parse(text).expect_err("refused");
+    let told: Vec<_> = e.mistakes.iter().map(|m| (m.line, m.field.as_deref())).collect();
+    let want = [
+        (3, "server[0].mirror_connect"),
+        (7, "server[1].colour"),
+        (9, "agent.port"),
+        (10, "agent.alert_log_keep"),
+        (13, "mirror[0].data_partition"),
+        (15, "mirror[0].fs"),
+        (16, "mirror[0].survivor"),
+        (17, "mirror[0].activate_at_start"),
+        (18, "mirror[1].name"),
+        (23, "mirror[1].on.a.cluster_partition"),
+        (23, "mirror[1].on.b.cluster_partition"),
+        (22, "mirror[1].peer_timeout"),
+        (23, "mirror[1].on.c"),
+        (25, "event.md-81"),
+    ];
+    let mut told: Vec<_> = told.iter().map(|(l, f)| (l.unwrap_or(0), f.unwrap_or(""))).collect();
+    let mut want = want.to_vec();
+    told.sort_unstable();
+    want.sort_unstable();
+    assert_eq!(told, want, "{e}");
+    assert_eq!(e.to_string().lines().count(), want.len());
+    assert!(e.to_string().lines().all(|l| l.starts_with("x.toml: line ")), "{e}");
+    let json = serde_json::to_value(&e.mistakes[0]).expect("encodes");
+    assert_eq!((json["line"].as_u64(), json["fault"].as_str()), (Some(3), Some("address")));
+}
+
+#[test]
+fn what_is_no_toml_is_told_line_by_line() {
+    let e =
+        parse(&BASE.replace("name = \"b\"", "name = ").replace("md1\"", "md1")).expect_err("no");
+    let lines: Vec<_> = e.mistakes.iter().map(|m| m.line).collect();
+    assert!(lines.contains(&Some(6)) && lines.contains(&Some(9)), "{e}");
+    assert!(parse(&format!("{BASE}mount_point = \"/x\"\n")).is_err(), "said twice");
+}
+
+/// However many there are, what is told is bounded.
+#[test]
+fn mistakes_beyond_a_hundred_are_counted() {
+    let many: String = (0..250).map(|n| format!("key{n} = 1\n")).collect();
+    let e = parse(&format!("{BASE}{many}")).expect_err("refused");
+    assert_eq!((e.mistakes.len(), e.more), (100, 150));
+    assert!(e.to_string().ends_with("x.toml: and 150 more"), "{e}");
+    let long = "é".repeat(200_000);
+    let e = parse(&BASE.replace("md1", &long)).expect_err("refused");
+    assert!(e.to_string().len() < 10_000, "however long a value is");
+}
+
+#[test]
+fn figures_are_kept_and_no_port_is_open_by_default() {
+    let c = parse(BASE).expect("good");
+    assert_eq!(c.agent.figures_dir, c.agent.log_dir.join("perf"));
+    assert_eq!(c.agent.figures_interval.as_secs(), 60);
+    assert_eq!((c.agent.metrics_port, c.agent.metrics_address), (None, MetricsAddress::Loopback));
+    let c = parse(&with(Section::Agent, "metrics_port = 9101\nmetrics_address = \"agent\""))
+        .expect("good");
+    assert_eq!(
+        (c.agent.metrics_port, c.agent.metrics_address),
+        (Some(9101), MetricsAddress::Agent)
+    );
+    let both = problem(&with(Section::Agent, "port = 9101\nmetrics_port = 9101"));
+    assert!(both.contains("port = 9101: used by [agent] and by [agent] (metrics)"), "{both}");
 }

@@ -27,7 +27,10 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoAgent(e) => write!(f, "the agent does not run on this server: {e}"),
-            Self::Forbidden(e) => write!(f, "this user may not talk to the agent ({e})"),
+            Self::Forbidden(e) => write!(
+                f,
+                "this user may not talk to the agent: root may, and the members of control_group ({e})"
+            ),
             Self::Broken(e) => write!(f, "the agent does not answer ({e})"),
             Self::Protocol(what) => write!(f, "the agent's answer was not understood: {what}"),
         }

@@ -1,19 +1,23 @@
-//! The control protocol between the tools and the agent: JSON lines on a unix socket (mode 0600).
+//! The control protocol between the tools and the agent: JSON lines on a unix socket. It is for
+//! root and the agent's own user and, if one is named, for the members of a group.
 //!
 //! One line is one [`Query`] or one [`Reply`], at most [`LINE_MAX`] bytes with its newline. A
 //! query is answered by any number of `Progress` replies, which only say that the agent lives,
 //! and one other reply. A line that is no query is answered with `Error`, and the connection goes
 //! on; a line that is too long is answered with `Error` and ends it.
 
+mod access;
 mod client;
 mod server;
 
+pub use access::Access;
 pub use client::{Client, ClientError};
 pub use server::{Answer, CtlServer, Service};
 
+use crate::figures::Taken;
 use crate::messages::MdCode;
 use crate::monitor::Monitored;
-use mirror_core::status::{Marked, MirrorStatus};
+use mirror_core::status::{Color, LinkStatus, Marked, MirrorStatus, Phase};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +102,20 @@ pub enum Request {
         /// Its name.
         mirror: String,
     },
+    /// What is counted.
+    Figures {
+        /// Its name.
+        mirror: String,
+        /// Of the last interval that is over; false: since the agent began.
+        last: bool,
+    },
+    /// What happens. Answered when there is something new, or after a while.
+    Events {
+        /// Only of this mirror; absent = all.
+        mirror: Option<String>,
+        /// Number of the first change that is wanted; absent = how things stand.
+        from: Option<u64>,
+    },
     /// Open the device here, and mount it.
     Activate {
         /// Its name.
@@ -139,6 +157,8 @@ pub enum Request {
         /// Name of the mirror.
         mirror: String,
     },
+    /// Read the configuration again and take over what differs.
+    Reload,
     /// The cluster manager vouches that the other server is off (`alone = "fenced"`).
     PeerDown {
         /// Name of the mirror.
@@ -165,6 +185,10 @@ pub enum Response {
     Story(Box<Story>),
     /// What the monitors judge.
     Monitor(Box<Monitored>),
+    /// What is counted.
+    Figures(Box<Taken>),
+    /// What happened.
+    Changes(Changes),
     /// Done; the sentence says what.
     Done(String),
     /// Not done.
@@ -236,6 +260,61 @@ pub struct Past {
     pub rule: Option<String>,
     /// How often in a row.
     pub times: u32,
+}
+
+/// What happened to the mirrors, as far as it is asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Changes {
+    /// Number to ask from next.
+    pub next: u64,
+    /// Changes that are not kept any more, of all mirrors.
+    pub lost: u64,
+    /// The changes in their order.
+    pub changes: Vec<Change>,
+}
+
+/// Something that happened to a mirror.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Change {
+    /// Its number, from 0 on since the agent began.
+    pub seq: u64,
+    /// When, seconds since 1970 UTC.
+    pub at: i64,
+    /// The server that saw it.
+    pub server: String,
+    /// The mirror.
+    pub mirror: String,
+    /// Its kind, as `link-lost`.
+    pub event: String,
+    /// In words.
+    pub text: String,
+    /// The row of the direction table that decided, if one did.
+    pub rule: Option<String>,
+    /// The state that it led to; absent if the driver does not answer.
+    pub state: Option<MirrorState>,
+}
+
+/// The part of a state whose changes are told. Sides are in configuration order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MirrorState {
+    /// First line of `clpmdstat`.
+    pub phase: Phase,
+    /// The connection.
+    pub link: LinkStatus,
+    /// Colours.
+    pub colors: [Color; 2],
+    /// Who serves the device; absent if it is not known.
+    pub active: [Option<bool>; 2],
+    /// Whose disk has failed; absent if it is not known.
+    pub disk_error: [Option<bool>; 2],
+    /// The row of the direction table that decided last, if any.
+    pub verdict: Option<String>,
+    /// An operator keeps the servers apart.
+    pub separated: bool,
+    /// Both sides are active.
+    pub both_active: bool,
+    /// Only `--force` helps.
+    pub needs_force: bool,
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The agent's end of the control socket.
 
+use super::access::Access;
 use super::{LINE_MAX, Query, Reply, Request, Response, VERSION};
-use std::fs::{self, Permissions};
+use std::fs;
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ const PROGRESS: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(300);
 /// A client that does not read for so long is let go.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// Somebody who may not ask gets so long to do it.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(1);
 
 /// A boxed answer to come.
 pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -39,15 +41,17 @@ pub trait Service: Send + Sync + 'static {
 pub struct CtlServer {
     listener: UnixListener,
     path: PathBuf,
+    access: Access,
 }
 
 impl CtlServer {
-    /// Listens on `path` with mode 0600. A socket that is there is replaced: the caller holds the
-    /// agent's lock, so nobody serves it. The socket never has a wider mode, not for a moment.
+    /// Listens on `path`, for those whom `access` lets. A socket that is there is replaced: the
+    /// caller holds the agent's lock, so nobody serves it. The socket never has a wider mode under
+    /// that name, not for a moment.
     ///
     /// # Errors
     /// The socket cannot be made.
-    pub fn bind(path: &Path) -> io::Result<Self> {
+    pub fn bind(path: &Path, access: Access) -> io::Result<Self> {
         let mut new = path.as_os_str().to_owned();
         new.push(".new");
         let new = PathBuf::from(new);
@@ -56,9 +60,9 @@ impl CtlServer {
             _ => {}
         }
         let listener = UnixListener::bind(&new)?;
-        fs::set_permissions(&new, Permissions::from_mode(0o600))?;
+        access.set_on(&new)?;
         fs::rename(&new, path)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: path.to_owned(), access })
     }
 
     /// Serves until it is dropped.
@@ -68,9 +72,13 @@ impl CtlServer {
             let Ok(permit) = Arc::clone(&free).acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
+                    let allowed = self.access.check(&stream);
                     let (read, write) = stream.into_split();
                     let c = Connection { read: BufReader::new(read), write };
-                    tokio::spawn(serve(c, Arc::clone(&service), permit));
+                    match allowed {
+                        Ok(()) => drop(tokio::spawn(serve(c, Arc::clone(&service), permit))),
+                        Err(who) => drop(tokio::spawn(turn_away(c, who, permit))),
+                    }
                 }
                 Err(e) => {
                     tracing::warn!("control socket: {e}");
@@ -117,6 +125,14 @@ async fn serve(mut c: Connection, service: Arc<dyn Service>, _permit: OwnedSemap
             return;
         }
     }
+}
+
+async fn turn_away(mut c: Connection, who: String, _permit: OwnedSemaphorePermit) {
+    tracing::warn!("control socket: {who} may not give commands");
+    // Its query first: who is closed on while writing does not read the answer. Best effort; it may
+    // be gone already.
+    let _ = timeout(REFUSAL_LIMIT, c.line()).await;
+    let _ = c.send(Response::Error(format!("{who} may not talk to the agent"))).await;
 }
 
 impl Connection {

@@ -1,8 +1,8 @@
 //! The control socket, end to end.
 
 use super::{
-    Answer, Client, ClientError, CtlServer, LINE_MAX, Query, Reply, Request, Response, Service,
-    VERSION,
+    Access, Answer, Client, ClientError, CtlServer, LINE_MAX, Query, Reply, Request, Response,
+    Service, VERSION,
 };
 use proptest::prelude::*;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -54,7 +54,7 @@ fn running() -> Running {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("runtime");
     let fake = Arc::new(Fake::default());
-    let server = runtime.block_on(async { CtlServer::bind(&path) }).expect("bind");
+    let server = runtime.block_on(async { CtlServer::bind(&path, Access::Owner) }).expect("bind");
     runtime.spawn(server.run(fake.clone()));
     Running { _dir: dir, path, fake, runtime }
 }
@@ -171,7 +171,7 @@ fn a_stale_socket_is_replaced_and_removed_at_the_end() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("runtime").block_on(async {
         drop(std::os::unix::net::UnixListener::bind(&path).expect("stale"));
-        let server = CtlServer::bind(&path).expect("replaced");
+        let server = CtlServer::bind(&path, Access::Owner).expect("replaced");
         assert!(UnixStream::connect(&path).is_ok());
         drop(server);
         assert!(!path.exists());

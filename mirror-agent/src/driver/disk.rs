@@ -4,13 +4,15 @@
 //! and ends later (rule 12).
 
 use super::Cx;
+use super::count::ById;
 use super::partition::Partition;
+use crate::figures::{Kind as Counted, Operations};
 use kmod_shim::sys::{Completion, Ended, Op, Slots};
 use mirror_core::buf::{Buf, BufMut};
-use mirror_core::io::{DataOp, Event, IoFailure, IoId};
+use mirror_core::io::{DataOp, Event, IoFailure, IoId, RequestId};
 use mirror_core::units::{Extent, MAX_EXTENT_BYTES, Millis};
 use nix::libc;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 #[cfg(feature = "fault-injection")]
 use super::faults::{Fault, Faults, Kind};
@@ -33,6 +35,15 @@ enum Method {
     Write,
 }
 
+/// Memory of a request, for the bytes that are read for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lent {
+    /// Whose it is.
+    pub(super) request: RequestId,
+    /// Its index in the ring.
+    pub(super) place: u16,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Read,
@@ -47,11 +58,16 @@ struct Job {
     extent: Extent,
     step: Step,
     repeats: u8,
+    lent: Option<RequestId>,
 }
 
 struct Open {
     /// Given up: what comes is the second answer.
     late: bool,
+    /// For the figures: what it is, how much, and since when.
+    kind: Counted,
+    bytes: u64,
+    at: u64,
 }
 
 /// One partition's operations.
@@ -59,11 +75,14 @@ pub(super) struct Disk {
     role: Role,
     partition: Partition,
     slots: Slots<Job>,
-    open: HashMap<IoId, Open>,
+    open: ById<IoId, Open>,
+    operations: Operations,
     /// Time limits in the order in which they end; entries of operations that have ended stay
     /// until they come to the front.
     limits: VecDeque<(Millis, IoId)>,
     limit_ms: u64,
+    /// Requests whose memory is not used any more.
+    returned: Vec<RequestId>,
     /// What the partition turned out not to have.
     no_punch: bool,
     no_zero_range: bool,
@@ -90,25 +109,34 @@ impl Disk {
             delayed: Vec::new(),
             partition,
             slots: Slots::default(),
-            open: HashMap::new(),
+            open: ById::default(),
+            operations: Operations::default(),
             limits: VecDeque::new(),
             limit_ms,
+            returned: Vec::new(),
             no_punch: false,
             no_zero_range: false,
             zeros: None,
         }
     }
 
-    /// Starts an operation of the core.
-    pub(super) fn start(&mut self, (io, op, extent): (IoId, DataOp, Extent), cx: &mut Cx<'_>) {
-        self.open.insert(io, Open { late: false });
+    /// Starts an operation of the core; what a read brings goes to `lent`, if there is that.
+    pub(super) fn start(
+        &mut self,
+        (io, op, extent): (IoId, DataOp, Extent),
+        lent: Option<Lent>,
+        cx: &mut Cx<'_>,
+    ) {
+        let open = Open { late: false, kind: kind_of(&op), bytes: extent.len, at: cx.micros };
+        self.open.insert(io, open);
         self.limits.push_back((cx.now.plus(self.limit_ms), io));
+        let mut job =
+            Job { io, extent, step: Step::Sync, repeats: 0, lent: lent.map(|l| l.request) };
         if !self.is_sound(&op, extent) {
-            return self.end(io, Err(libc::EINVAL), cx);
+            return self.end(job, Err(libc::EINVAL), cx);
         }
-        let mut job = Job { io, extent, step: Step::Sync, repeats: 0 };
         let op = match op {
-            DataOp::Read => self.read(&mut job),
+            DataOp::Read => self.read(&mut job, lent.map(|l| l.place)),
             DataOp::Write { data, durable } => self.write(&mut job, data, durable),
             DataOp::Zero { unmap, durable } => {
                 let method = if unmap { Method::Punch } else { Method::ZeroRange };
@@ -128,8 +156,16 @@ impl Disk {
                 let job = Job { repeats: job.repeats + 1, ..job };
                 self.slots.submit(op, job, cx.ring);
             }
+            Err(errno) if matches!(op, Op::ReadStraight { .. }) && errno != libc::EIO => {
+                self.read_again(job, cx);
+            }
             Err(errno) => self.refused(job, errno, cx),
         }
+    }
+
+    /// The requests whose memory is not used any more, since this was asked last.
+    pub(super) fn take_returned(&mut self) -> Vec<RequestId> {
+        std::mem::take(&mut self.returned)
     }
 
     /// Gives up what is over its time limit.
@@ -138,6 +174,7 @@ impl Disk {
             match self.open.get_mut(&io) {
                 Some(open) if limit <= cx.now && !open.late => {
                     open.late = true;
+                    self.operations.of(open.kind).errors += 1;
                     cx.out.push_back(self.event(io, Err(IoFailure::TimedOut)));
                 }
                 Some(open) if !open.late => break,
@@ -155,6 +192,11 @@ impl Disk {
         }
         let limit = self.limits.front().map(|(limit, _)| *limit);
         limit.into_iter().chain(self.delayed_until()).min()
+    }
+
+    /// What was done, by kind.
+    pub(super) fn operations(&self) -> &Operations {
+        &self.operations
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -177,11 +219,22 @@ impl Disk {
             && extent.offset.checked_add(extent.len).is_some_and(|e| e <= self.partition.size())
     }
 
-    fn read(&self, job: &mut Job) -> Op {
+    fn read(&self, job: &mut Job, place: Option<u16>) -> Op {
         job.step = Step::Read;
         let len = usize::try_from(job.extent.len).expect("at most 1 MiB");
-        let (file, offset) = (self.partition.file(), job.extent.offset);
-        Op::Read { file, offset, buf: BufMut::zeroed(len), range: 0..len }
+        let (file, offset, range) = (self.partition.file(), job.extent.offset, 0..len);
+        match place {
+            Some(place) => Op::ReadStraight { file, offset, place, range },
+            None => Op::Read { file, offset, buf: BufMut::zeroed(len), range },
+        }
+    }
+
+    /// The partition does not read straight into a request's memory, as that is not aligned for it:
+    /// once more into memory of this program.
+    fn read_again(&mut self, mut job: Job, cx: &mut Cx<'_>) {
+        self.returned.extend(job.lent.take());
+        let op = self.read(&mut job, None);
+        self.submit(op, job, cx);
     }
 
     fn write(&self, job: &mut Job, data: Buf, durable: bool) -> Op {
@@ -208,13 +261,20 @@ impl Disk {
     /// A part of an operation succeeded with `count`.
     fn go_on(&mut self, mut job: Job, op: Op, count: usize, cx: &mut Cx<'_>) {
         let next = match (job.step, op) {
-            (Step::Sync, _) => return self.end(job.io, Ok(None), cx),
+            (Step::Sync, _) => return self.end(job, Ok(None), cx),
             (_, Op::Read { file, offset, buf, range }) => {
                 if count == range.len() {
-                    return self.end(job.io, Ok(Some(buf.freeze())), cx);
+                    return self.end(job, Ok(Some(buf.freeze())), cx);
                 }
                 let (offset, range) = (offset + count as u64, range.start + count..range.end);
                 Op::Read { file, offset, buf, range }
+            }
+            (_, Op::ReadStraight { file, offset, place, range }) => {
+                if count == range.len() {
+                    return self.end(job, Ok(None), cx);
+                }
+                let (offset, range) = (offset + count as u64, range.start + count..range.end);
+                Op::ReadStraight { file, offset, place, range }
             }
             (_, Op::Write { file, offset, buf, range, durable }) if count < range.len() => {
                 let (offset, range) = (offset + count as u64, range.start + count..range.end);
@@ -224,7 +284,7 @@ impl Disk {
                 let done = range.end as u64;
                 job.extent = Extent::new(job.extent.offset + done, job.extent.len - done);
                 if job.extent.len == 0 {
-                    return self.end(job.io, Ok(None), cx);
+                    return self.end(job, Ok(None), cx);
                 }
                 self.zero(&mut job, Method::Write, durable)
             }
@@ -232,10 +292,10 @@ impl Disk {
                 job.step = Step::Sync;
                 Op::Sync { file }
             }
-            _ => return self.end(job.io, Ok(None), cx),
+            _ => return self.end(job, Ok(None), cx),
         };
-        if count == 0 && matches!(next, Op::Read { .. } | Op::Write { .. }) {
-            return self.end(job.io, Err(libc::EIO), cx); // the end of the partition
+        if count == 0 && !matches!(next, Op::Zero { .. } | Op::Sync { .. }) {
+            return self.end(job, Err(libc::EIO), cx); // the end of the partition
         }
         self.submit(next, job, cx);
     }
@@ -252,7 +312,7 @@ impl Disk {
                 let op = self.zero(&mut job, next, durable);
                 self.submit(op, job, cx);
             }
-            _ => self.end(job.io, Err(errno), cx),
+            _ => self.end(job, Err(errno), cx),
         }
     }
 
@@ -264,9 +324,17 @@ impl Disk {
         }
     }
 
-    fn end(&mut self, io: IoId, result: Result<Option<Buf>, i32>, cx: &mut Cx<'_>) {
-        self.open.remove(&io);
-        cx.out.push_back(self.event(io, result.map_err(IoFailure::Errno)));
+    fn end(&mut self, job: Job, result: Result<Option<Buf>, i32>, cx: &mut Cx<'_>) {
+        self.returned.extend(job.lent);
+        match (self.open.remove(&job.io), &result) {
+            (Some(open), _) if open.late => {} // it has failed already
+            (Some(Open { kind, bytes, at, .. }), Ok(_)) => {
+                self.operations.of(kind).add(bytes, cx.micros.saturating_sub(at));
+            }
+            (Some(open), Err(_)) => self.operations.of(open.kind).errors += 1,
+            (None, _) => {}
+        }
+        cx.out.push_back(self.event(job.io, result.map_err(IoFailure::Errno)));
     }
 
     fn event(&self, io: IoId, result: Result<Option<Buf>, IoFailure>) -> Event {
@@ -274,6 +342,15 @@ impl Disk {
             Role::Data => Event::DataDone { io, result },
             Role::Meta => Event::MetaDone { io, result: result.map(|_| ()) },
         }
+    }
+}
+
+fn kind_of(op: &DataOp) -> Counted {
+    match op {
+        DataOp::Read => Counted::Read,
+        DataOp::Write { .. } => Counted::Write,
+        DataOp::Zero { .. } => Counted::Zero,
+        DataOp::Flush => Counted::Flush,
     }
 }
 
@@ -296,7 +373,7 @@ impl Disk {
 impl Disk {
     fn submit(&mut self, op: Op, job: Job, cx: &mut Cx<'_>) {
         let kind = match op {
-            Op::Read { .. } => Kind::Read,
+            Op::Read { .. } | Op::ReadStraight { .. } => Kind::Read,
             Op::Sync { .. } => Kind::Flush,
             _ => Kind::Write,
         };
@@ -304,7 +381,7 @@ impl Disk {
             None => {
                 self.slots.submit(op, job, cx.ring);
             }
-            Some(Fault::Fail) => self.end(job.io, Err(libc::EIO), cx),
+            Some(Fault::Fail) => self.end(job, Err(libc::EIO), cx),
             Some(Fault::Delay(ms)) => self.delayed.push((cx.now.plus(ms), op, job)),
         }
     }

@@ -1,17 +1,22 @@
 //! The loop itself: wait for the ring, turn completions into events, hand them to the machine,
 //! carry out its actions.
 
-use super::disk::{Disk, Role};
+use super::count::Count;
+use super::disk::{Disk, Lent, Role};
 use super::net::Net;
-use super::{Cx, DriverConfig, FrontEndSpec, Machine, Order, Report, memory, now};
+use super::{Cx, DriverConfig, FrontEndSpec, Machine, Order, Report, memory, now, now_and_micros};
+use crate::figures::Figures;
 use kmod_shim::front::FrontEnd;
 use kmod_shim::nbd::NbdServer;
 use kmod_shim::sys::{Completion, Fd, Op, Owner, Ring, Slots, Submitter};
 use kmod_shim::ublk::UblkServer;
 use mirror_core::buf::{Buf, BufMut};
 use mirror_core::command::{Command, Done, Refusal};
-use mirror_core::io::{Action, CommandId, DataOp, Event, Notice, Request, RequestError, RequestId};
+use mirror_core::io::{
+    Action, CommandId, DataOp, Event, IoId, Notice, Request, RequestError, RequestId,
+};
 use mirror_core::units::{Extent, Millis, Now};
+use mirror_core::wire::{Frame, Message};
 use nix::sys::eventfd::EventFd;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -46,6 +51,9 @@ pub(super) struct EventLoop<M> {
     ring: Ring,
     /// The time, read once in each round, after the wait.
     now: Now,
+    /// The same in microseconds, for the figures.
+    micros: u64,
+    count: Count,
     machine: M,
     data: Disk,
     cluster: Disk,
@@ -77,9 +85,12 @@ impl<M: Machine> EventLoop<M> {
         reports: mpsc::Sender<Report>,
     ) -> io::Result<Self> {
         let disk_limit_ms = u64::try_from(config.disk_limit.as_millis()).unwrap_or(u64::MAX);
+        let (now, micros) = now_and_micros();
         Ok(Self {
             ring: Ring::new()?,
-            now: now(),
+            now,
+            micros,
+            count: Count::default(),
             machine,
             data: Disk::new(Role::Data, config.data, disk_limit_ms),
             cluster: Disk::new(Role::Meta, config.cluster, disk_limit_ms),
@@ -125,7 +136,7 @@ impl<M: Machine> EventLoop<M> {
             }
             let limit = self.wait_limit();
             self.ring.wait(limit, &mut done)?;
-            self.now = now();
+            (self.now, self.micros) = now_and_micros();
             for (owner, cqe) in done.drain(..) {
                 self.complete(owner, cqe);
             }
@@ -154,7 +165,10 @@ impl<M: Machine> EventLoop<M> {
 
     fn complete(&mut self, owner: Owner, cqe: Completion) {
         match owner {
-            Owner::DATA => self.data_do(|disk, cx| disk.on_cqe(&cqe, cx)),
+            Owner::DATA => {
+                self.data_do(|disk, cx| disk.on_cqe(&cqe, cx));
+                self.give_back();
+            }
             Owner::META => self.cluster_do(|disk, cx| disk.on_cqe(&cqe, cx)),
             Owner::NET => self.net_do(|net, cx| net.on_cqe(&cqe, cx)),
             Owner::FRONT_END => {
@@ -182,26 +196,55 @@ impl<M: Machine> EventLoop<M> {
     fn dispatch(&mut self) {
         let mut actions = Vec::new();
         while let Some(event) = self.events.pop_front() {
+            self.count.event(&event, self.micros);
+            self.hear_beat(&event);
             if is_measured(&event) {
                 let capacity = self.data.measured().usable(self.cluster.measured());
                 self.machine.handle(self.now, Event::Measured { capacity }, &mut actions);
             }
             self.machine.handle(self.now, event, &mut actions);
             for action in actions.drain(..) {
+                self.count.action(&action, self.micros);
                 self.perform(action);
             }
         }
     }
 
+    /// At each heartbeat the kernel is asked how long the way to the peer and back takes.
+    fn hear_beat(&mut self, event: &Event) {
+        if let Event::Frame { conn, frame: Frame { message: Message::Beat(_), .. } } = event {
+            if let Some(us) = self.net.round_trip_us(*conn) {
+                self.count.figures.round_trip.add(us);
+            }
+        }
+    }
+
+    /// Everything that is counted, gathered from those who count it.
+    fn figures(&mut self, take_peaks: bool) -> Box<Figures> {
+        let figures = &mut self.count.figures;
+        figures.disk.clone_from(self.data.operations());
+        figures.cluster.clone_from(&self.cluster.operations().write);
+        self.net.tell_figures(figures);
+        figures.waits = self.machine.waits();
+        let told = figures.clone();
+        if take_peaks {
+            figures.take_peaks();
+            self.net.take_peaks();
+        }
+        told
+    }
+
     fn perform(&mut self, action: Action) {
         match action {
             Action::Data { io, op, extent } => {
-                self.data_do(|disk, cx| disk.start((io, op, extent), cx));
+                let lent = self.lend((io, &op));
+                self.data_do(|disk, cx| disk.start((io, op, extent), lent, cx));
+                self.give_back();
             }
             Action::Meta { io, offset, bytes } => {
                 let extent = Extent::new(offset, bytes.len() as u64);
                 let op = DataOp::Write { data: bytes, durable: true };
-                self.cluster_do(|disk, cx| disk.start((io, op, extent), cx));
+                self.cluster_do(|disk, cx| disk.start((io, op, extent), None, cx));
             }
             Action::Complete { id, result } => self.answer(id, result),
             Action::Send { conn, frame } => self.net_do(|net, cx| net.send(conn, &frame, cx)),
@@ -224,6 +267,23 @@ impl<M: Machine> EventLoop<M> {
                 self.owe(Report::Notice(notice));
             }
             Action::Notice(notice) => self.report(notice),
+        }
+    }
+
+    /// The memory of the request that a read is for, if the bytes can go straight there.
+    fn lend(&mut self, (io, op): (IoId, &DataOp)) -> Option<Lent> {
+        if *op != DataOp::Read {
+            return None;
+        }
+        let request = self.machine.read_for(io)?;
+        let place = self.front.as_mut()?.end.lend(request)?;
+        Some(Lent { request, place })
+    }
+
+    /// Gives back the memory of requests that no read uses any more.
+    fn give_back(&mut self) {
+        for request in self.data.take_returned() {
+            self.front_do(|end, ring, _| end.given_back(request, ring));
         }
     }
 
@@ -262,6 +322,9 @@ impl<M: Machine> EventLoop<M> {
                 }
                 Ok(Order::Marked(limit, answer)) => {
                     let _ = answer.send(self.machine.marked(limit)); // whoever asked may be gone
+                }
+                Ok(Order::Figures(take_peaks, answer)) => {
+                    let _ = answer.send(self.figures(take_peaks)); // whoever asked may be gone
                 }
                 Ok(Order::OpenFrontEnd(spec, answer)) => self.open_front_end(&spec, answer),
                 Ok(Order::CloseFrontEnd(answer)) => self.close_front_end(Some(answer), now.mono),
@@ -313,6 +376,7 @@ impl<M: Machine> EventLoop<M> {
             }
         };
         self.failed &= is_old;
+        self.count.forget_requests();
         end.start(&mut self.ring.owner(Owner::FRONT_END))?;
         if self.failed {
             end.fail(&mut self.ring.owner(Owner::FRONT_END));
@@ -346,6 +410,7 @@ impl<M: Machine> EventLoop<M> {
                 let _ = answer.send(()); // whoever asked may be gone
             }
             self.front = None;
+            self.count.forget_requests();
         }
     }
 
@@ -401,19 +466,28 @@ impl<M: Machine> EventLoop<M> {
     fn data_do(&mut self, work: impl FnOnce(&mut Disk, &mut Cx<'_>)) {
         let mut ring = self.ring.owner(Owner::DATA);
         let out = &mut self.events;
-        work(&mut self.data, &mut Cx { now: self.now.mono, ring: &mut ring, out });
+        work(
+            &mut self.data,
+            &mut Cx { now: self.now.mono, micros: self.micros, ring: &mut ring, out },
+        );
     }
 
     fn cluster_do(&mut self, work: impl FnOnce(&mut Disk, &mut Cx<'_>)) {
         let mut ring = self.ring.owner(Owner::META);
         let out = &mut self.events;
-        work(&mut self.cluster, &mut Cx { now: self.now.mono, ring: &mut ring, out });
+        work(
+            &mut self.cluster,
+            &mut Cx { now: self.now.mono, micros: self.micros, ring: &mut ring, out },
+        );
     }
 
     fn net_do(&mut self, work: impl FnOnce(&mut Net, &mut Cx<'_>)) {
         let mut ring = self.ring.owner(Owner::NET);
         let out = &mut self.events;
-        work(&mut self.net, &mut Cx { now: self.now.mono, ring: &mut ring, out });
+        work(
+            &mut self.net,
+            &mut Cx { now: self.now.mono, micros: self.micros, ring: &mut ring, out },
+        );
         for note in self.net.take_notes() {
             // Full: what the agent does not take, it has enough of.
             let _ = self.reports.try_send(Report::Net(note));

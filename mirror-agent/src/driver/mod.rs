@@ -4,6 +4,7 @@
 //! (the core's `Mirror`) and carries out the [`mirror_core::io::Action`]s that come back. Nothing
 //! on it waits for anything but the ring. The agent talks to it through a [`Handle`].
 
+mod count;
 mod disk;
 mod event_loop;
 #[cfg(feature = "fault-injection")]
@@ -17,13 +18,14 @@ mod sys;
 pub use net::{ListenError, ListenStep, MAX_STRANGERS, NetConfig, NetNote, Route};
 pub use partition::{OpenError, Partition};
 
+use crate::figures::Figures;
 use kmod_shim::nbd::Export;
 use kmod_shim::sys::Submitter;
 use kmod_shim::ublk::UblkSpec;
 use mirror_core::command::{Command, Done, Refusal};
-use mirror_core::io::{Action, Event, Notice};
+use mirror_core::io::{Action, Event, IoId, Notice, RequestId};
 use mirror_core::mirror::Mirror;
-use mirror_core::status::{Marked, MirrorStatus};
+use mirror_core::status::{Marked, MirrorStatus, Waits};
 use mirror_core::units::{Millis, Now, SessionNo};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
@@ -45,12 +47,22 @@ pub trait Machine: Send + 'static {
     fn handle(&mut self, now: Now, event: Event, out: &mut Vec<Action>);
     /// When [`Event::Timer`] is due next.
     fn deadline(&self) -> Option<Millis>;
+    /// The request that a disk read is for, if its bytes go nowhere else: they may be put straight
+    /// there, and the read be answered without them.
+    fn read_for(&self, io: IoId) -> Option<RequestId> {
+        let _ = io; // only a mirror says
+        None
+    }
     /// What it shows of itself.
     fn status(&self, now: Now) -> MirrorStatus;
     /// Where it has what the peer may lack, at most `limit` ranges by name.
     fn marked(&self, limit: usize) -> Marked {
         let _ = limit; // only a mirror has marks
         Marked::default()
+    }
+    /// How long writes and recovery have waited for each other.
+    fn waits(&self) -> Waits {
+        Waits::default() // only a mirror makes them wait
     }
 }
 
@@ -63,12 +75,20 @@ impl Machine for Mirror {
         Mirror::deadline(self)
     }
 
+    fn read_for(&self, io: IoId) -> Option<RequestId> {
+        Mirror::read_for(self, io)
+    }
+
     fn status(&self, now: Now) -> MirrorStatus {
         Mirror::status(self, now)
     }
 
     fn marked(&self, limit: usize) -> Marked {
         Mirror::marked(self, limit)
+    }
+
+    fn waits(&self) -> Waits {
+        Mirror::waits(self)
     }
 }
 
@@ -143,6 +163,7 @@ enum Order {
     Command(Command, oneshot::Sender<Result<Done, Refusal>>),
     Status(oneshot::Sender<MirrorStatus>),
     Marked(usize, oneshot::Sender<Marked>),
+    Figures(bool, oneshot::Sender<Box<Figures>>),
     OpenFrontEnd(FrontEndSpec, oneshot::Sender<io::Result<()>>),
     CloseFrontEnd(oneshot::Sender<()>),
     Leave,
@@ -174,6 +195,12 @@ impl Handle {
     #[must_use]
     pub fn marked(&self, limit: usize) -> oneshot::Receiver<Marked> {
         self.order(|answer| Order::Marked(limit, answer))
+    }
+
+    /// Asks for the figures; with `take_peaks` a new interval begins for the peaks.
+    #[must_use]
+    pub fn figures(&self, take_peaks: bool) -> oneshot::Receiver<Box<Figures>> {
+        self.order(|answer| Order::Figures(take_peaks, answer))
     }
 
     /// Opens the front end; there is at most one. Answered when it serves, or cannot; then it is
@@ -259,19 +286,27 @@ pub fn spawn(config: DriverConfig, machine: impl Machine) -> io::Result<Driver> 
 /// The time, as the drivers of this process count it. Monotonic from the first call on.
 #[must_use]
 pub fn now() -> Now {
+    now_and_micros().0
+}
+
+/// The same, and the monotonic part in microseconds: at the cost of one look at the clocks.
+fn now_and_micros() -> (Now, u64) {
     static START: OnceLock<Instant> = OnceLock::new();
-    let passed = START.get_or_init(Instant::now).elapsed().as_millis();
+    let passed = START.get_or_init(Instant::now).elapsed();
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Now {
-        mono: Millis(u64::try_from(passed).unwrap_or(u64::MAX)),
+    let now = Now {
+        mono: Millis(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)),
         wall: i64::try_from(wall.as_secs()).unwrap_or(i64::MAX),
-    }
+    };
+    (now, u64::try_from(passed.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// What the parts of the loop need at every step: the time, their view of the ring, and where
 /// events go.
 struct Cx<'a> {
     now: Millis,
+    /// `now` in microseconds, for the figures.
+    micros: u64,
     ring: &'a mut dyn Submitter,
     out: &'a mut VecDeque<Event>,
 }

@@ -4,8 +4,9 @@
 //! Strangers are bounded: at most [`MAX_STRANGERS`] connections that have not proved who they are
 //! exist at a time, each holds a few hundred bytes and is closed after the handshake's limit.
 
-use super::Cx;
 use super::peer::{Conn, Lost, Phase};
+use super::{Cx, sys};
+use crate::figures::{Connected, Figures, Level};
 use kmod_shim::sys::{Completion, Ended, Fd, Op, Slots};
 use mirror_core::io::{ConnId, Event};
 use mirror_core::units::Millis;
@@ -133,6 +134,9 @@ pub(super) struct Net {
     notes: Vec<NetNote>,
     /// Told since the peer was connected last.
     told: Vec<NetNote>,
+    sent_bytes: u64,
+    received_bytes: u64,
+    send_queue: Level,
 }
 
 impl Net {
@@ -153,6 +157,9 @@ impl Net {
             stopping: false,
             notes: Vec::new(),
             told: Vec::new(),
+            sent_bytes: 0,
+            received_bytes: 0,
+            send_queue: Level::default(),
         })
     }
 
@@ -166,6 +173,29 @@ impl Net {
             self.told.push(note.clone());
             self.notes.push(note);
         }
+    }
+
+    /// Adds what was counted here.
+    pub(super) fn tell_figures(&mut self, figures: &mut Figures) {
+        let ready = self.conns.values().find(|c| c.phase == Phase::Ready);
+        if ready.is_none() {
+            self.send_queue.set(0);
+        }
+        figures.sent_bytes = self.sent_bytes;
+        figures.received_bytes = self.received_bytes;
+        figures.send_queue = self.send_queue;
+        figures.connected = ready.and_then(addresses);
+    }
+
+    /// Begins a new interval for the peaks.
+    pub(super) fn take_peaks(&mut self) {
+        self.send_queue.take_peak();
+    }
+
+    /// How long the way to the peer and back takes on a connection, in microseconds.
+    pub(super) fn round_trip_us(&self, id: ConnId) -> Option<u64> {
+        let conn = self.conns.get(&id)?;
+        sys::round_trip_us(conn.socket()).ok().map(u64::from)
     }
 
     /// Accepts where there is room for a stranger.
@@ -194,7 +224,9 @@ impl Net {
         let Some(conn) = self.conns.get_mut(&id).filter(|c| c.phase == Phase::Ready) else {
             return; // its end is on the way to the core
         };
-        if let Err(why) = conn.send(frame) {
+        let sent = conn.send(frame);
+        self.send_queue.set(conn.unsent() as u64);
+        if let Err(why) = sent {
             self.lose(id, &why, cx);
         }
     }
@@ -322,6 +354,9 @@ impl Net {
         deadline: Millis,
     ) -> io::Result<ConnId> {
         setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+        // Heartbeats on a bad line: what is lost twice in a row is not to wait longer each time.
+        // Only a hint: a kernel that does not know it works as well on good lines.
+        let _ = sys::repeat_evenly(&socket);
         let mut nonce = [0; 32];
         getrandom::fill(&mut nonce).map_err(io::Error::other)?;
         let make = if dialled { Link::dial } else { Link::accept };
@@ -387,14 +422,26 @@ impl Net {
 
     fn received(&mut self, id: ConnId, ended: Ended<Tag>, cx: &mut Cx<'_>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        let brought = ended.result.is_ok_and(|count| count > 0);
+        self.received_bytes += ended.result.map_or(0, |n| n as u64);
         let result = conn.received(ended.op, ended.result);
-        self.deliver(id, cx);
+        let whole = self.deliver(id, cx);
+        if let Some(conn) = self.conns.get_mut(&id).filter(|c| c.phase == Phase::Ready && brought) {
+            if conn.parts.says_alive(cx.now, whole) {
+                cx.out.push_back(Event::Heard { conn: id });
+            }
+        }
         self.settle(id, result, cx);
     }
 
     fn sent(&mut self, id: ConnId, ended: Ended<Tag>, cx: &mut Cx<'_>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        if let Some(rest) = conn.sent(ended.op, ended.result) {
+        self.sent_bytes += ended.result.map_or(0, |n| n as u64);
+        let rest = conn.sent(ended.op, ended.result);
+        if conn.phase == Phase::Ready {
+            self.send_queue.set(conn.unsent() as u64);
+        }
+        if let Some(rest) = rest {
             self.slots.submit(rest, Tag::Send(id), cx.ring);
         } else if conn.is_deaf() && conn.phase == Phase::Ready {
             // The end of the receives tells; if it does not, time does.
@@ -402,9 +449,10 @@ impl Net {
         }
     }
 
-    /// Hands what the link has to the core.
-    fn deliver(&mut self, id: ConnId, cx: &mut Cx<'_>) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+    /// Hands what the link has to the core; gives whether there was a whole frame.
+    fn deliver(&mut self, id: ConnId, cx: &mut Cx<'_>) -> bool {
+        let Some(conn) = self.conns.get_mut(&id) else { return false };
+        let mut whole = false;
         while let Some(event) = conn.next_event() {
             match (event, conn.phase) {
                 (LinkEvent::Ready(hello), Phase::Handshake) => {
@@ -417,11 +465,13 @@ impl Net {
                     cx.out.push_back(Event::PeerReady { conn: id, dialled: conn.dialled, hello });
                 }
                 (LinkEvent::Frame(frame), Phase::Ready) => {
+                    whole = true;
                     cx.out.push_back(Event::Frame { conn: id, frame });
                 }
                 _ => {} // after its end nothing more is delivered
             }
         }
+        whole
     }
 
     fn settle(&mut self, id: ConnId, result: Result<(), Lost>, cx: &mut Cx<'_>) {
@@ -435,7 +485,9 @@ impl Net {
     fn lose(&mut self, id: ConnId, why: &str, cx: &mut Cx<'_>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let note = match conn.phase {
-            Phase::Ready if why.contains(NO_FRAME) => Some(NetNote::NoFrame),
+            Phase::Ready if NO_FRAME.iter().any(|words| why.contains(words)) => {
+                Some(NetNote::NoFrame)
+            }
             Phase::Handshake => Some(NetNote::Refused(why.to_owned())),
             _ => None,
         };
@@ -469,8 +521,21 @@ impl Net {
     }
 }
 
-/// How the wire's error names bytes that are no frame.
-const NO_FRAME: &str = "frame magic";
+/// The addresses of both ends.
+fn addresses(conn: &Conn) -> Option<Connected> {
+    let ip = |address: SockaddrStorage| {
+        let v4 = address.as_sockaddr_in().map(|a| a.ip().to_string());
+        v4.or_else(|| address.as_sockaddr_in6().map(|a| a.ip().to_string()))
+    };
+    let socket = conn.socket().as_raw_fd();
+    let local = ip(nix::sys::socket::getsockname(socket).ok()?)?;
+    let remote = ip(nix::sys::socket::getpeername(socket).ok()?)?;
+    Some(Connected { local, remote })
+}
+
+/// How the wire's error names bytes that are no frame of the peer. When all is encrypted, what is no
+/// frame cannot be told from a forged one.
+const NO_FRAME: [&str; 2] = ["frame magic", "is not authentic"];
 
 fn errno_text(errno: i32) -> String {
     io::Error::from_raw_os_error(errno).to_string()

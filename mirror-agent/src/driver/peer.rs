@@ -33,6 +33,37 @@ pub(super) enum Phase {
     Gone,
 }
 
+/// The core is told this often, at the most, that a frame goes on arriving.
+const ALIVE_EACH_MS: u64 = 250;
+/// A frame that has not arrived after so long is no sign of life any more.
+const FRAME_MS: u64 = 60_000;
+
+/// The frame that is just arriving, on a slow line.
+#[derive(Default)]
+pub(super) struct Parts {
+    /// Since when.
+    since: Option<Millis>,
+    told: Option<Millis>,
+}
+
+impl Parts {
+    /// Bytes came, with the end of a frame (`whole`) or without: whether they are to be told as a sign
+    /// of life. A whole frame tells by itself.
+    pub(super) fn says_alive(&mut self, now: Millis, whole: bool) -> bool {
+        if whole {
+            *self = Self::default();
+            return false;
+        }
+        let since = *self.since.get_or_insert(now);
+        let lately = self.told.is_some_and(|told| now.since(told) < ALIVE_EACH_MS);
+        if lately || now.since(since) > FRAME_MS {
+            return false;
+        }
+        self.told = Some(now);
+        true
+    }
+}
+
 /// See the module.
 pub(super) struct Conn {
     pub(super) id: ConnId,
@@ -43,10 +74,13 @@ pub(super) struct Conn {
     pub(super) remote: String,
     /// When closing: the peer's own end is waited for.
     pub(super) waits_for_peer: bool,
+    pub(super) parts: Parts,
     socket: Fd,
     link: Link,
     queue: VecDeque<Piece>,
     queued: usize,
+    /// Of what is queued and what is being sent.
+    unsent: usize,
     sending: bool,
     receiving: bool,
     staging: Option<BufMut>,
@@ -73,10 +107,12 @@ impl Conn {
             deadline: Some(deadline),
             remote,
             waits_for_peer: false,
+            parts: Parts::default(),
             socket,
             link,
             queue: VecDeque::new(),
             queued: 0,
+            unsent: 0,
             sending: false,
             receiving: false,
             staging: Some(BufMut::zeroed(HANDSHAKE_BYTES)),
@@ -98,6 +134,11 @@ impl Conn {
     /// Whether a closing connection has sent what it had.
     pub(super) fn has_nothing_to_send(&self) -> bool {
         (self.queue.is_empty() || self.deaf) && !self.sending
+    }
+
+    /// Bytes that wait to be sent.
+    pub(super) fn unsent(&self) -> usize {
+        self.unsent
     }
 
     /// Whether sending has failed.
@@ -123,6 +164,7 @@ impl Conn {
             return;
         }
         self.queued += piece.len();
+        self.unsent += piece.len();
         match (self.queue.back_mut(), piece) {
             (Some(Piece::Bytes(last)), Piece::Bytes(more)) => last.extend(more),
             (_, piece) => self.queue.push_back(piece),
@@ -153,8 +195,10 @@ impl Conn {
             self.deaf = true;
             self.queue.clear();
             self.queued = 0;
+            self.unsent = 0;
             return None;
         };
+        self.unsent = self.unsent.saturating_sub(count);
         let total: usize = pieces.iter().map(|p| p.len()).sum();
         if skip + count == total || self.phase == Phase::Gone {
             return None;
@@ -234,4 +278,22 @@ impl Conn {
 
 fn text(errno: i32) -> String {
     std::io::Error::from_raw_os_error(errno).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FRAME_MS, Millis, Parts};
+
+    #[test]
+    fn a_frame_that_goes_on_arriving_is_a_sign_of_life_for_a_time() {
+        let mut parts = Parts::default();
+        assert!(parts.says_alive(Millis(1000), false));
+        assert!(!parts.says_alive(Millis(1100), false), "too often");
+        assert!(parts.says_alive(Millis(1500), false));
+        assert!(!parts.says_alive(Millis(1600), true), "a whole frame tells by itself");
+        // The next frame begins; whoever never ends it is not alive for ever.
+        assert!(parts.says_alive(Millis(2000), false));
+        assert!(parts.says_alive(Millis(2000 + FRAME_MS), false));
+        assert!(!parts.says_alive(Millis(2001 + FRAME_MS + 250), false));
+    }
 }

@@ -1,5 +1,5 @@
 //! Kernel calls that have no safe wrapper.
-#![allow(unsafe_code)] // ioctl, flock and statx
+#![allow(unsafe_code)] // ioctl, flock, statx and the state of a TCP connection
 
 use nix::libc;
 use std::io;
@@ -39,6 +39,19 @@ pub(super) fn file_block(file: &OwnedFd) -> Option<u32> {
         .then_some(found.stx_dio_offset_align)
 }
 
+/// Has TCP repeat what was lost at even intervals, and not at ever longer ones, as long as little is
+/// under way.
+pub(super) fn repeat_evenly(socket: &OwnedFd) -> io::Result<()> {
+    let (on, len) = (1 as libc::c_int, size_of::<libc::c_int>());
+    let len = libc::socklen_t::try_from(len).map_err(io::Error::other)?;
+    let name = libc::TCP_THIN_LINEAR_TIMEOUTS;
+    // SAFETY: the option is read from one int, which lives through the call.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, name, (&raw const on).cast(), len)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Not in the `libc` crate for this target.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
 
@@ -63,4 +76,21 @@ pub(super) fn lock_memory() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The round trip of a TCP connection as the kernel has measured it, in microseconds, smoothed.
+pub(super) fn round_trip_us(socket: &OwnedFd) -> io::Result<u32> {
+    // SAFETY: all zero is a valid value of this plain structure.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len =
+        libc::socklen_t::try_from(size_of::<libc::tcp_info>()).map_err(io::Error::other)?;
+    let into = (&raw mut info).cast();
+    // SAFETY: the call writes at most `len` bytes to `info`, which is that long, and `len`.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut len)
+    };
+    match result {
+        0 => Ok(info.tcpi_rtt),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

@@ -8,6 +8,7 @@
 
 pub mod carrier;
 pub mod command;
+pub mod distribution;
 pub mod error;
 pub mod filesystem;
 pub mod fsck;

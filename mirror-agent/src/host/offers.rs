@@ -1,6 +1,7 @@
 //! What this kernel and this host offer to serve a device with, what is missing, and the command
 //! that would fix it. [`gather`] looks; everything else only judges.
 
+use super::distribution::Distribution;
 use crate::config::FrontEnd;
 use kmod_shim::nbd::kernel;
 use kmod_shim::ublk::{self, Survival};
@@ -81,6 +82,10 @@ pub struct Facts {
     pub admin: bool,
     /// The kernel's release, as `uname -r` prints it.
     pub release: String,
+    /// Reads can go from the disk into the request without a copy.
+    pub straight: bool,
+    /// Whose packages would bring what is missing.
+    pub distribution: Distribution,
 }
 
 /// A way to serve a device.
@@ -168,6 +173,8 @@ pub fn gather() -> Facts {
         programs_missing: ["nbdfuse", "losetup"].into_iter().filter(|p| !is_program(p)).collect(),
         admin: is_admin(),
         release,
+        straight: ublk::reads_straight().unwrap_or(false),
+        distribution: Distribution::of_host(),
     }
 }
 
@@ -300,24 +307,32 @@ impl Facts {
 
     fn ublk_finding(&self) -> Finding {
         match self.ublk {
-            Node::Usable => good("ublk", match self.survival {
-                Some(Survival::Yes) => "works; devices outlive the agent",
-                Some(Survival::No) => "works; devices go with the agent (kernel without user recovery)",
-                Some(Survival::Untold) => "works; whether devices outlive the agent shows when one is made",
-                None => "/dev/ublk-control is there, but does not answer",
-            }),
+            Node::Usable => good("ublk", self.ublk_found()),
             Node::Denied => bad("ublk", "/dev/ublk-control may not be opened", None),
             Node::Absent if self.ublk_module => bad(
                 "ublk",
                 "the module ublk_drv is not loaded",
-                Some("modprobe ublk_drv && echo ublk_drv >/etc/modules-load.d/clpmd.conf".to_owned()),
+                Some(
+                    "modprobe ublk_drv && echo ublk_drv >/etc/modules-load.d/clpmd.conf".to_owned(),
+                ),
             ),
             Node::Absent => bad(
                 "ublk",
                 format!("kernel {} has no module ublk_drv", self.release),
-                Some("Ubuntu: apt-get install linux-modules-extra-$(uname -r); else another kernel, 6.0 or newer".to_owned()),
+                Some(self.distribution.module_fix("ublk_drv")),
             ),
         }
+    }
+
+    fn ublk_found(&self) -> String {
+        let reads = if self.straight { "; reads are not copied" } else { "" };
+        let devices = match self.survival {
+            Some(Survival::Yes) => "devices outlive the agent",
+            Some(Survival::No) => "devices go with the agent (kernel without user recovery)",
+            Some(Survival::Untold) => "whether devices outlive the agent shows when one is made",
+            None => return "/dev/ublk-control is there, but does not answer".to_owned(),
+        };
+        format!("works; {devices}{reads}")
     }
 
     fn nbd_finding(&self) -> Finding {
@@ -331,8 +346,7 @@ impl Facts {
             }
             NoNbd::NoDriver => {
                 let found = format!("kernel {} has no module nbd", self.release);
-                let fix = "Ubuntu: apt-get install linux-modules-extra-$(uname -r)";
-                return bad(what, found, Some(fix.to_owned()));
+                return bad(what, found, Some(self.distribution.module_fix("nbd")));
             }
             NoNbd::Namespace => "run the agent in the machine's own network namespace".to_owned(),
             NoNbd::Other(_) => return bad(what, why.to_string(), None),
@@ -343,11 +357,8 @@ impl Facts {
     fn loop_finding(&self) -> Finding {
         let what = "loop";
         if let Some(program) = self.programs_missing.first() {
-            let fix = match *program {
-                "nbdfuse" => "apt-get install nbdfuse  # Fedora, RHEL, SUSE: nbdfuse of libnbd",
-                _ => "apt-get install util-linux",
-            };
-            return bad(what, format!("{program} is not installed"), Some(fix.to_owned()));
+            let fix = self.distribution.program_fix(program);
+            return bad(what, format!("{program} is not installed"), Some(fix));
         }
         for (node, path, module) in
             [(self.fuse, "/dev/fuse", "fuse"), (self.loops, "/dev/loop-control", "loop")]
@@ -391,6 +402,8 @@ mod tests {
             programs_missing: Vec::new(),
             admin: true,
             release: "6.12".into(),
+            straight: true,
+            distribution: Distribution::Ubuntu,
         }
     }
 
@@ -429,6 +442,9 @@ mod tests {
     #[test]
     fn what_is_missing_is_told_with_its_remedy() {
         assert!(all().findings().iter().all(|f| f.good && f.fix.is_none()));
+        assert!(finding(&all(), "ublk").found.contains("reads are not copied"));
+        let copied = finding(&Facts { straight: false, ..all() }, "ublk");
+        assert!(copied.good && !copied.found.contains("copied"));
         let fix = |facts: Facts, what| {
             let f = finding(&facts, what);
             assert!(!f.good);
@@ -437,11 +453,16 @@ mod tests {
         let absent = Facts { ublk: Node::Absent, ..all() };
         assert!(fix(absent.clone(), "ublk").starts_with("modprobe ublk_drv"));
         let no_module = Facts { ublk_module: false, ..absent };
-        assert!(fix(no_module, "ublk").contains("linux-modules-extra"));
+        assert!(fix(no_module.clone(), "ublk").contains("linux-modules-extra"));
+        let debian = Distribution::Debian { version: 13, codename: "trixie".into() };
+        let on_debian = Facts { distribution: debian.clone(), ..no_module };
+        assert!(fix(on_debian, "ublk").starts_with("apt-get install linux-image"));
         let absent = Facts { nbd: Some(NoNbd::NoDriver), ..all() };
         assert!(fix(absent.clone(), "nbd").starts_with("modprobe nbd"));
         let no_module = Facts { nbd_module: false, ..absent };
-        assert!(fix(no_module, "nbd").contains("linux-modules-extra"));
+        assert!(fix(no_module.clone(), "nbd").contains("linux-modules-extra"));
+        let on_debian = Facts { distribution: debian, ..no_module };
+        assert!(!fix(on_debian, "nbd").contains("linux-modules-extra"));
         let namespace = Facts { nbd: Some(NoNbd::Namespace), ..all() };
         assert!(fix(namespace, "nbd").contains("network namespace"));
         let off = Facts { io_uring: Some("EPERM".into()), io_uring_disabled: Some(2), ..all() };
@@ -449,7 +470,7 @@ mod tests {
         assert_eq!(fix(Facts { fuse: Node::Absent, ..all() }, "loop"), "modprobe fuse");
         assert_eq!(fix(Facts { loops: Node::Absent, ..all() }, "loop"), "modprobe loop");
         let no_program = Facts { programs_missing: vec!["nbdfuse"], ..all() };
-        assert!(fix(no_program, "loop").contains("nbdfuse"));
+        assert_eq!(fix(no_program, "loop"), "apt-get install libnbd-bin");
         assert!(fix(Facts { admin: false, ..all() }, "CAP_SYS_ADMIN").contains("root"));
     }
 }

@@ -18,7 +18,7 @@ const POLL: Duration = Duration::from_millis(10);
 const QUEUE: usize = 16;
 
 /// How mail is sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mail {
     /// Program that takes a mail on its input (`-t`).
     pub program: PathBuf,

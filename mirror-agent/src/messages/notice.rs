@@ -29,7 +29,9 @@ pub fn events_of(notice: &Notice, nmp: u8, device: &str) -> Vec<Event> {
             vec![Event::Driver(driver::BITMAP_WRITE, Vec::new())]
         }
         Notice::DiskError { what, offset, .. } => vec![disk_error(what, *offset, nmp)],
-        Notice::ErrorRecorded { durable: true } | Notice::BothActive => Vec::new(),
+        Notice::ErrorRecorded { durable: true } | Notice::BothActive | Notice::BadRecord(_) => {
+            Vec::new()
+        }
         Notice::ErrorRecorded { durable: false } => {
             vec![Event::Driver(driver::FLAG_WRITE, Vec::new())]
         }

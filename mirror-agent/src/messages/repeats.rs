@@ -43,7 +43,10 @@ impl<T: Clone> Repeats<T> {
             return false;
         }
         if self.lines.len() >= WATCHED {
-            self.lines.clear();
+            self.make_room(now);
+            if self.lines.len() >= WATCHED {
+                return true; // until their counts were told
+            }
         }
         let first = Line {
             what: what.clone(),
@@ -54,6 +57,14 @@ impl<T: Clone> Repeats<T> {
         };
         self.lines.insert(line.to_owned(), first);
         true
+    }
+
+    /// Lines that were not kept back make room for others. The counts of the rest are due at once.
+    fn make_room(&mut self, now: Instant) {
+        self.lines.retain(|_, line| line.kept_back > 0);
+        if self.lines.len() >= WATCHED {
+            self.lines.values_mut().for_each(|line| line.until = now);
+        }
     }
 
     /// The counts that are to be told now: the line, what it is of, how often it was kept back
@@ -135,5 +146,16 @@ mod tests {
             assert!(repeats.lets_through(&n.to_string(), &(), now));
         }
         assert!(repeats.lines.len() <= WATCHED);
+        // However many there are, no count is forgotten.
+        let (mut repeats, mut let_through, mut told) = (Repeats::new(), 0, 0);
+        for n in 0..4 * WATCHED {
+            for _ in 0..2 * BURST {
+                let_through += u64::from(repeats.lets_through(&n.to_string(), &(), now));
+            }
+            assert!(repeats.lines.len() <= WATCHED);
+        }
+        told += repeats.due(now).iter().map(|(_, (), n, _)| n).sum::<u64>();
+        told += repeats.rest().iter().map(|(_, (), n, _)| n).sum::<u64>();
+        assert_eq!(let_through + told, 4 * 2 * WATCHED as u64 * u64::from(BURST));
     }
 }

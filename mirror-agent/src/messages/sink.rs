@@ -79,6 +79,8 @@ impl Sinks {
 #[derive(Debug)]
 enum Item {
     Event(Event),
+    /// Deliver to these from now on.
+    Sinks(Box<Sinks>),
     /// Make durable what came before, and say so.
     Settle(oneshot::Sender<()>),
 }
@@ -96,6 +98,16 @@ impl Delivery {
         if self.repeats.lets_through(&line, event, Instant::now()) {
             self.send(event, &line);
         }
+    }
+
+    fn reconfigure(&mut self, sinks: Sinks) {
+        if sinks.mail != self.sinks.mail {
+            match sinks.mail.clone().map(Mailer::start).transpose() {
+                Ok(mailer) => self.mailer = mailer,
+                Err(e) => tracing::error!("mail goes on as before: {e}"),
+            }
+        }
+        self.sinks = sinks;
     }
 
     fn is_durable(&self) -> bool {
@@ -174,6 +186,14 @@ impl EventLog {
         }
     }
 
+    /// From now on events go to `sinks`. Never waits: with a full queue they go on as before, and
+    /// that is said.
+    pub fn reconfigure(&self, sinks: Sinks) {
+        if self.queue.try_send(Item::Sinks(Box::new(sinks))).is_err() {
+            tracing::error!("too many events wait: they go on to where they went before");
+        }
+    }
+
     /// Waits, at most for `limit`, until what was logged before is on its way to the system log and
     /// durable in the alert log. Gives whether it is; mails are not waited for.
     pub async fn settled(&self, limit: Duration) -> bool {
@@ -188,6 +208,7 @@ fn deliver(mut delivery: Delivery, waiting: &Receiver<Item>, missed: &AtomicU64)
         let wait = delivery.repeats.wait(Instant::now()).unwrap_or(LONG);
         match waiting.recv_timeout(wait) {
             Ok(Item::Event(event)) => delivery.take(&event),
+            Ok(Item::Sinks(sinks)) => delivery.reconfigure(*sinks),
             Ok(Item::Settle(settled)) => {
                 if delivery.is_durable() {
                     let _ = settled.send(()); // whoever asked has waited long enough

@@ -241,7 +241,7 @@ fn a_mirror_that_cannot_grow_says_which_server_lacks_room() {
     for (refusal, server) in [(Refusal::NoRoom, "server1"), (Refusal::NoRoomAtPeer, "server2")] {
         let e = of(refusal);
         assert!(e.next.contains(&format!("lacks room on {server}")), "{}", e.next);
-        assert_eq!(e.event, Some(Event::later(super::later::EXTEND_FAILED, &["/dev/NMP1"])));
+        assert_eq!(e.event, Some(Event::later(later::EXTEND_FAILED, &["/dev/NMP1"])));
     }
     assert_eq!(of(Refusal::PeerActive).next, "on server2: clpmdctrl --resize md1");
 }

@@ -2,9 +2,7 @@
 
 use super::frame::Channel;
 use super::hello::exchange;
-use super::{ASK_LIMIT, PeerAnswer, PeerRequest};
-use crate::secret::Secret;
-use mirror_core::units::Side;
+use super::{ASK_LIMIT, Identity, PeerAnswer, PeerRequest};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -38,8 +36,7 @@ impl std::error::Error for PeerError {}
 #[derive(Debug)]
 pub struct PeerLink {
     pairs: Vec<(SocketAddr, SocketAddr)>,
-    secret: Secret,
-    side: Side,
+    identity: Identity,
     limit: Duration,
     /// The pair that worked last; it is tried first.
     good: AtomicUsize,
@@ -52,10 +49,10 @@ enum Failed {
 }
 
 impl PeerLink {
-    /// A link from `side` over these (own, peer's) address pairs, to be tried in this order.
+    /// A link over these (own, peer's) address pairs, to be tried in this order.
     #[must_use]
-    pub fn new(side: Side, pairs: Vec<(SocketAddr, SocketAddr)>, secret: Secret) -> Self {
-        Self { pairs, secret, side, limit: ASK_LIMIT, good: AtomicUsize::new(0) }
+    pub fn new(identity: Identity, pairs: Vec<(SocketAddr, SocketAddr)>) -> Self {
+        Self { pairs, identity, limit: ASK_LIMIT, good: AtomicUsize::new(0) }
     }
 
     /// As [`PeerLink::new`], with another time limit than [`ASK_LIMIT`].
@@ -72,7 +69,19 @@ impl PeerLink {
     /// # Errors
     /// See [`PeerError`].
     pub async fn ask(&self, request: &PeerRequest) -> Result<PeerAnswer, PeerError> {
-        let end = Instant::now() + self.limit;
+        self.ask_for(request, self.limit).await
+    }
+
+    /// As [`PeerLink::ask`], with this time limit.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub async fn ask_for(
+        &self,
+        request: &PeerRequest,
+        limit: Duration,
+    ) -> Result<PeerAnswer, PeerError> {
+        let end = Instant::now() + limit;
         let count = self.pairs.len();
         let first = self.good.load(Ordering::Relaxed);
         let mut reasons = Vec::new();
@@ -109,7 +118,7 @@ impl PeerLink {
         let late =
             |what: &str| io::Error::new(io::ErrorKind::TimedOut, format!("no {what} in time"));
         let end = Instant::now() + limit;
-        let connecting = async { dial(connect(pair).await?, &self.secret, self.side).await };
+        let connecting = async { dial(connect(pair).await?, &self.identity).await };
         let mut channel = timeout(limit, connecting)
             .await
             .map_err(|_| Failed::Before(late("connection")))?
@@ -133,23 +142,22 @@ impl PeerLink {
 /// The other end is no agent of this mirror, breaks the protocol, or goes away.
 pub async fn ask_stream<S>(
     stream: S,
-    side: Side,
-    secret: &Secret,
+    identity: &Identity,
     request: &PeerRequest,
 ) -> io::Result<PeerAnswer>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut channel = dial(stream, secret, side).await?;
+    let mut channel = dial(stream, identity).await?;
     channel.send(request).await?;
     channel.receive().await
 }
 
-async fn dial<S>(mut stream: S, secret: &Secret, side: Side) -> io::Result<Channel<S>>
+async fn dial<S>(mut stream: S, identity: &Identity) -> io::Result<Channel<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let keys = exchange(&mut stream, secret, side, true).await?;
+    let keys = exchange(&mut stream, identity, true).await?;
     Ok(Channel::new(stream, keys))
 }
 

@@ -5,7 +5,8 @@
 //! direction from the shared secret and both hellos, and every frame after that carries a tag
 //! under its direction's key and its number. So a frame that was recorded, reordered, sent back
 //! or made up is refused, and nothing is allocated or obeyed for somebody without the secret.
-//! The content is readable on the wire; it holds no data of users.
+//! Unless `security` is set to "authenticated", the nonces are public keys, whose common key goes into
+//! the keys, too, and every frame is encrypted.
 
 mod client;
 mod frame;
@@ -17,8 +18,10 @@ pub use frame::FRAME_MAX;
 pub use server::{PeerServer, PeerService, serve_stream};
 
 use crate::ctl::{MirrorReport, Response};
+use crate::secret::Secret;
 use mirror_core::status::Marked;
-use mirror_core::units::SessionNo;
+use mirror_core::units::{SessionNo, Side};
+use mirror_core::wire::Security;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -27,6 +30,17 @@ pub const ASK_LIMIT: Duration = Duration::from_secs(3);
 
 /// Time limit for the parts of a connection that the other side must deliver by itself.
 const STEP_LIMIT: Duration = Duration::from_secs(3);
+
+/// What an agent is to the other one, and how it talks to it.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// This server.
+    pub side: Side,
+    /// The secret that both share.
+    pub secret: Secret,
+    /// What both must want.
+    pub security: Security,
+}
 
 /// What one agent asks the other.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

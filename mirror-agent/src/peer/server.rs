@@ -2,10 +2,8 @@
 
 use super::frame::Channel;
 use super::hello::exchange;
-use super::{PeerAnswer, PeerRequest, STEP_LIMIT};
+use super::{Identity, PeerAnswer, PeerRequest, STEP_LIMIT};
 use crate::ctl::Answer;
-use crate::secret::Secret;
-use mirror_core::units::Side;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,8 +60,8 @@ impl PeerServer {
     }
 
     /// Serves until it is dropped.
-    pub async fn run(self, side: Side, secret: Secret, service: Arc<dyn PeerService>) {
-        let host = Host { side, secret: Arc::new(secret), service };
+    pub async fn run(self, identity: Identity, service: Arc<dyn PeerService>) {
+        let host = Host { identity: Arc::new(identity), service };
         let mut tasks = tokio::task::JoinSet::new();
         for listener in self.listeners {
             tasks.spawn(accept(listener, host.clone()));
@@ -78,8 +76,7 @@ impl PeerServer {
 
 #[derive(Clone)]
 struct Host {
-    side: Side,
-    secret: Arc<Secret>,
+    identity: Arc<Identity>,
     service: Arc<dyn PeerService>,
 }
 
@@ -124,7 +121,7 @@ async fn serve_logged(s: TcpStream, from: SocketAddr, host: Host, _permit: Owned
 
 async fn serve(stream: TcpStream, from: SocketAddr, host: Host) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let opened = open(stream, &host.secret, host.side).await;
+    let opened = open(stream, &host.identity).await;
     let (channel, request) = opened.inspect_err(|e| {
         // The other agent, too, hangs up on one that does not answer in time.
         if e.kind() != io::ErrorKind::UnexpectedEof {
@@ -140,29 +137,24 @@ async fn serve(stream: TcpStream, from: SocketAddr, host: Host) -> io::Result<()
 /// The other end is no agent of this mirror, breaks the protocol, or goes away.
 pub async fn serve_stream<S>(
     stream: S,
-    side: Side,
-    secret: &Secret,
+    identity: &Identity,
     service: &Arc<dyn PeerService>,
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (channel, request) = open(stream, secret, side).await?;
+    let (channel, request) = open(stream, identity).await?;
     reply(channel, request, service).await
 }
 
 /// Hellos and the question. Strangers and half-open connections hold their place for
 /// [`STEP_LIMIT`] at most.
-async fn open<S>(
-    mut stream: S,
-    secret: &Secret,
-    side: Side,
-) -> io::Result<(Channel<S>, PeerRequest)>
+async fn open<S>(mut stream: S, identity: &Identity) -> io::Result<(Channel<S>, PeerRequest)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let opening = async {
-        let keys = exchange(&mut stream, secret, side, false).await?;
+        let keys = exchange(&mut stream, identity, false).await?;
         let mut channel = Channel::new(stream, keys);
         let request: PeerRequest = channel.receive().await?;
         io::Result::Ok((channel, request))

@@ -6,6 +6,7 @@ use super::{internal, step};
 use crate::agent::{MirrorHandle, Step, StepError};
 use crate::ctl::Answer;
 use crate::driver::{FrontEndSpec, Handle};
+use crate::figures::Figures;
 use kmod_shim::nbd::Export;
 use kmod_shim::ublk::device_path;
 use mirror_core::command::{Command, Done, Refusal};
@@ -117,6 +118,11 @@ impl MirrorHandle for DriverHandle {
 
     fn marked(&self, limit: usize) -> Answer<Option<Marked>> {
         let answer = self.handle.marked(limit);
+        Box::pin(async move { answer.await.ok() })
+    }
+
+    fn figures(&self, take_peaks: bool) -> Answer<Option<Box<Figures>>> {
+        let answer = self.handle.figures(take_peaks);
         Box::pin(async move { answer.await.ok() })
     }
 

@@ -16,7 +16,7 @@ use crate::host::offers::{self, Way};
 use crate::host::survivor::{self, DeviceRecord, Verdict};
 use crate::messages::{Event, EventLog, later};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard, Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -36,7 +36,8 @@ struct Shared {
     serving: Serving,
     ublk: ublk::Settings,
     runner: Runner,
-    fs: Option<FileSystem>,
+    fs: RwLock<Option<Arc<FileSystem>>>,
+    events: EventLog,
     carrier: Mutex<Option<Attached>>,
     /// Asks the watcher to let go of the carrier.
     wanted: Notify,
@@ -57,17 +58,17 @@ impl Drop for Attached {
 }
 
 impl Host {
-    /// The host's part of `mirror`; the receiver tells when its block device ends by itself. A
-    /// device that an earlier agent has left is served whatever the configuration says.
+    /// The host's part of `mirror`, carried by `kind`; the receiver tells when its block device ends by
+    /// itself.
     pub(super) fn new(
         config: &Config,
         mirror: &MirrorConfig,
         (runner, events): (&Runner, EventLog),
-        left: &Left,
+        (left, kind): (&Left, CarrierKind),
     ) -> (Self, mpsc::Receiver<String>) {
         let (ended, receiver) = mpsc::channel(1);
         let runner = runner.clone();
-        let carrier_config = carrier_config(config, mirror, left.kind());
+        let carrier_config = carrier_config(config, mirror, kind);
         let socket = socket_path(&config.agent.run_dir, &mirror.name);
         let ublk = ublk_settings(config);
         let serving = match carrier_config.kind {
@@ -79,17 +80,15 @@ impl Host {
             CarrierKind::KernelNbd => Serving::Nbd(NbdDevice::new(config, mirror)),
             CarrierKind::NbdFuse | CarrierKind::SocketOnly => Serving::Socket(socket),
         };
-        let device = carrier_config.device().display().to_string();
-        let fs = fs_config(config, mirror).map(|c| {
-            FileSystem::new(c, runner.clone()).told_to(move |e| events.log(event_of(&e, &device)))
-        });
+        let fs = file_system(config, mirror, (&runner, &events), &carrier_config);
         let shared = Shared {
             name: mirror.name.clone(),
             carrier_config,
             serving,
             ublk,
             runner,
-            fs,
+            fs: RwLock::new(fs),
+            events,
             carrier: Mutex::new(None),
             wanted: Notify::new(),
             ended,
@@ -119,7 +118,26 @@ impl Host {
     }
 }
 
+/// How the file system is handled, if there is one.
+fn file_system(
+    config: &Config,
+    mirror: &MirrorConfig,
+    (runner, events): (&Runner, &EventLog),
+    carrier: &CarrierConfig,
+) -> Option<Arc<FileSystem>> {
+    let device = carrier.device().display().to_string();
+    let events = events.clone();
+    let told = move |e: FsEvent| events.log(event_of(&e, &device));
+    let fs = FileSystem::new(fs_config(config, mirror)?, runner.clone());
+    Some(Arc::new(fs.told_to(told)))
+}
+
 impl Shared {
+    fn fs(&self) -> Option<Arc<FileSystem>> {
+        // A panic while it was held leaves a whole value behind.
+        self.fs.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The carrier, taken from its watcher.
     async fn carrier(&self) -> MutexGuard<'_, Option<Attached>> {
         loop {
@@ -209,8 +227,8 @@ impl Shared {
     }
 
     /// The file system and its device.
-    async fn mountable(&self) -> Step<(&FileSystem, PathBuf)> {
-        let fs = self.fs.as_ref().ok_or_else(|| internal("no file system is configured"))?;
+    async fn mountable(&self) -> Step<(Arc<FileSystem>, PathBuf)> {
+        let fs = self.fs().ok_or_else(|| internal("no file system is configured"))?;
         let device = self.device().await.ok_or_else(|| internal("there is no block device"))?;
         Ok((fs, device))
     }
@@ -250,7 +268,7 @@ impl HostOps for Host {
 
     fn umount(&self) -> Answer<Step<()>> {
         self.with(|shared| async move {
-            let (Some(fs), Some(device)) = (&shared.fs, shared.device().await) else {
+            let (Some(fs), Some(device)) = (shared.fs(), shared.device().await) else {
                 return Ok(());
             };
             fs.umount_everywhere(&device).await.map_err(|e| step(&e))?;
@@ -260,7 +278,7 @@ impl HostOps for Host {
 
     fn is_mounted(&self) -> Answer<Option<bool>> {
         self.with(|shared| async move {
-            let (Some(fs), Some(device)) = (&shared.fs, shared.device().await) else {
+            let (Some(fs), Some(device)) = (shared.fs(), shared.device().await) else {
                 return Some(false);
             };
             fs.is_mounted(&device).ok()
@@ -272,6 +290,13 @@ impl HostOps for Host {
             let (fs, device) = shared.mountable().await?;
             fs.make(&device).await.map_err(|e| step(&e))
         })
+    }
+
+    fn reconfigure(&self, config: &Config, mirror: &MirrorConfig) {
+        let shared = &self.shared;
+        let own = (&shared.runner, &shared.events);
+        let fs = file_system(config, mirror, own, &shared.carrier_config);
+        *shared.fs.write().unwrap_or_else(PoisonError::into_inner) = fs;
     }
 
     fn is_blank(&self) -> Answer<Option<bool>> {
@@ -302,15 +327,14 @@ pub(super) fn event_of(event: &FsEvent, device: &str) -> Event {
 
 pub(super) fn ublk_settings(config: &Config) -> ublk::Settings {
     let agent = &config.agent;
-    ublk::Settings { run_dir: agent.run_dir.clone(), patience: agent.agent_timeout }
+    ublk::Settings {
+        run_dir: agent.run_dir.clone(),
+        config: config.file.clone(),
+        patience: agent.agent_timeout,
+    }
 }
 
-fn carrier_config(
-    config: &Config,
-    mirror: &MirrorConfig,
-    survived: Option<CarrierKind>,
-) -> CarrierConfig {
-    let kind = survived.unwrap_or_else(|| carrier_kind(mirror));
+fn carrier_config(config: &Config, mirror: &MirrorConfig, kind: CarrierKind) -> CarrierConfig {
     CarrierConfig {
         kind,
         device_dir: config.agent.device_dir.clone(),
@@ -319,8 +343,8 @@ fn carrier_config(
     }
 }
 
-/// What carries the mirror; `auto` is decided here, and said.
-fn carrier_kind(mirror: &MirrorConfig) -> CarrierKind {
+/// What carries the mirror; `auto` is decided here, and said. Asks drivers, which may take their time.
+pub(super) fn carrier_kind(mirror: &MirrorConfig) -> CarrierKind {
     let choice = offers::gather().choose(offers::named(mirror.front_end));
     let (name, way) = (&mirror.name, choice.way.name());
     if choice.works {

@@ -14,7 +14,7 @@ use crate::driver::{
     Driver, DriverConfig, ListenError, ListenStep, NetConfig, NetNote, Partition, Report, Route,
     now, spawn,
 };
-use crate::host::carrier;
+use crate::host::carrier::{self, CarrierKind};
 use crate::host::command::Runner;
 use crate::host::error::HostError;
 use crate::host::survivor::{self, DeviceRecord, Verdict};
@@ -52,7 +52,8 @@ impl Plant for RealPlant {
             let (runner, settings) = (Runner::default(), host::ublk_settings(&config));
             let found = ublk::find(&settings, &mirror.name, &runner).await;
             let left = Left::new(found.map_err(|e| step(&e))?, &config, &mirror)?;
-            let (host, failed) = Host::new(&config, &mirror, (&runner, log.clone()), &left);
+            let kind = kind_of(&left, &mirror).await?;
+            let (host, failed) = Host::new(&config, &mirror, (&runner, log.clone()), (&left, kind));
             carrier::clear_stale(host.carrier_config(), &runner).await.map_err(|e| step(&e))?;
             let serving = host.serving();
             let (name, nmp) = (mirror.name.clone(), mirror.nmp);
@@ -92,6 +93,16 @@ impl Plant for RealPlant {
             nbd::sweep(&config.agent, &names, &runner).await;
         })
     }
+}
+
+/// What carries the mirror: what an earlier agent has left, whatever the configuration says.
+async fn kind_of(left: &Left, mirror: &MirrorConfig) -> Step<CarrierKind> {
+    if let Some(kind) = left.kind() {
+        return Ok(kind);
+    }
+    let mirror = mirror.clone();
+    let looked = tokio::task::spawn_blocking(move || host::carrier_kind(&mirror)).await;
+    looked.map_err(|e| internal(&e.to_string()))
 }
 
 /// A failure of the host, as the agent reports it.
@@ -220,7 +231,12 @@ fn net_config(config: &Config, mirror: &MirrorConfig, secret: &Secret) -> Step<N
         remote: at(*other),
     };
     Ok(NetConfig {
-        link: LinkConfig { secret, mirror: mirror.name.clone(), side: config.side },
+        link: LinkConfig {
+            secret,
+            mirror: mirror.name.clone(),
+            side: config.side,
+            security: config.agent.security,
+        },
         routes: ours.iter().zip(theirs).map(route).collect(),
         listen,
         connect_limit: mirror.timing.connect,

@@ -46,6 +46,8 @@ enum Place {
 #[derive(Clone, Debug)]
 pub(super) struct NbdDevice {
     run_dir: PathBuf,
+    /// The configuration file.
+    config: PathBuf,
     mirror: String,
     nmp: u8,
     /// How long the device waits for another agent; zero: for ever.
@@ -59,6 +61,7 @@ impl NbdDevice {
     pub(super) fn new(config: &Config, mirror: &MirrorConfig) -> Self {
         Self {
             run_dir: config.agent.run_dir.clone(),
+            config: config.file.clone(),
             mirror: mirror.name.clone(),
             nmp: mirror.nmp,
             patience: config.agent.agent_timeout,
@@ -102,7 +105,7 @@ impl NbdDevice {
             _ => self.make(handle, export).await?,
         };
         // Before, there would be nothing to watch over.
-        watchdog::ensure(&self.run_dir);
+        watchdog::ensure(&self.run_dir, &self.config);
         Ok(kernel::device_path(number))
     }
 

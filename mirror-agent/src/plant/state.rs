@@ -23,7 +23,7 @@ pub(super) fn load(
     side: Side,
     note: &dyn Fn(DriverMessage, &[&str]),
 ) -> Step<Setup> {
-    let capacity = capacity(data);
+    let capacity = capacity(data)?;
     let too_small = |e| unreadable(format!("{}: {e}", cluster.path().display()));
     // Unreadable copies are judged as such by `superblock::load`.
     let copy = |at| match cluster.read(at, BLOCK_BYTES) {
@@ -65,10 +65,18 @@ pub(super) fn load(
     })
 }
 
-/// Whole blocks of the data partition that a mirror can use.
-fn capacity(data: &Partition) -> u64 {
+/// Bytes of the whole blocks of the data partition. One that is too large is refused, not used in
+/// part: the size of the mirror would be a surprise.
+fn capacity(data: &Partition) -> Step<u64> {
     let block = u64::from(data.block()).max(1);
-    (data.size() / block * block).min(MAX_MIRROR_BYTES)
+    let bytes = data.size() / block * block;
+    if bytes > MAX_MIRROR_BYTES {
+        return Err(unreadable(format!(
+            "{}: it has {bytes} bytes, a mirror at most {MAX_MIRROR_BYTES}",
+            data.path().display()
+        )));
+    }
+    Ok(bytes)
 }
 
 fn check(

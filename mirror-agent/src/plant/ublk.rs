@@ -22,6 +22,8 @@ const UNMOUNT_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) run_dir: PathBuf,
+    /// The configuration file.
+    pub(super) config: PathBuf,
     /// How long the device waits for another agent; zero: for ever.
     pub(super) patience: Duration,
 }
@@ -58,7 +60,7 @@ impl Place {
             None => self.plan(size, block)?,
         };
         record.save(&self.settings.run_dir)?;
-        watchdog::ensure(&self.settings.run_dir);
+        watchdog::ensure(&self.settings.run_dir, &self.settings.config);
         let spec = UblkSpec { number: record.number, mark: record.mark, take_over };
         *self.lock() = Some(record);
         Ok(spec)
@@ -80,6 +82,7 @@ impl Place {
     fn take_over(&self, record: DeviceRecord) -> Result<DeviceRecord, HostError> {
         let failed = HostError::system(format!("takeover of ublk device {}", record.number));
         ublk::begin_takeover(record.number, TAKEOVER_LIMIT).map_err(failed)?;
+        say_if_other(&record);
         Ok(record.now_ours(self.settings.patience))
     }
 
@@ -104,6 +107,22 @@ impl Place {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<DeviceRecord>> {
         // A panic while it was held leaves a whole value behind.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A device keeps the queue that it was made with.
+fn say_if_other(record: &DeviceRecord) {
+    let Ok(Some(device)) = ublk::inspect(record.number) else { return };
+    let (is, new) = ((device.depth, device.max_io), (ublk::DEPTH, ublk::MAX_IO));
+    if is != new {
+        tracing::info!(
+            "{}: its device keeps a queue of {} requests of up to {} bytes; one made anew has {} of {}",
+            record.mirror,
+            is.0,
+            is.1,
+            new.0,
+            new.1
+        );
     }
 }
 

@@ -13,13 +13,13 @@ use mirror_core::io::{
 };
 use mirror_core::status::{Color, LinkStatus, MirrorStatus, Phase, SideStatus};
 use mirror_core::units::{Extent, Millis, Now, Side};
-use mirror_core::wire::{LinkConfig, Secret};
+use mirror_core::wire::{LinkConfig, Secret, Security};
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const DATA_SIZE: u64 = 8 << 20;
 pub const LIMIT: Duration = Duration::from_secs(10);
@@ -184,6 +184,7 @@ impl Rig {
                     secret: Secret::new(setup.secret).unwrap(),
                     mirror: "md1".to_owned(),
                     side: setup.side,
+                    security: Security::Encrypted,
                 },
                 routes: setup.routes,
                 listen: setup.listen,
@@ -208,12 +209,20 @@ impl Rig {
     }
 
     pub fn next(&self) -> Event {
-        self.seen.recv_timeout(LIMIT).expect("an event")
+        loop {
+            match self.seen.recv_timeout(LIMIT).expect("an event") {
+                // Parts of a frame: how many there are is the network's affair.
+                Event::Heard { .. } => {}
+                event => return event,
+            }
+        }
     }
 
     pub fn nothing_for(&self, time: Duration) {
-        if let Ok(event) = self.seen.recv_timeout(time) {
-            panic!("unexpected {event:?}");
+        let end = Instant::now() + time;
+        while let Ok(event) = self.seen.recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
+            assert!(matches!(event, Event::Heard { .. }), "unexpected {event:?}");
         }
     }
 

@@ -149,12 +149,29 @@ pub enum Nonsense {
     Reserved,
 }
 
-/// The image of `record`, for both copies. All of it lies in the first 512 bytes.
+/// The image of `record`, for both copies, if [`load`] can read it back. Two copies of something
+/// else in place of a good record would be the end of the mirror.
+///
+/// # Errors
+/// What `load` would refuse it for.
+pub fn checked(record: &Record) -> Result<Buf, Reason> {
+    let image = image_of(record);
+    decode(&image).map(|_| image)
+}
+
+/// The image of a record that came from [`load`], was checked, or was made here. All of it lies in
+/// the first 512 bytes.
 ///
 /// # Panics
 /// Debug builds: if the record is one that [`load`] would refuse.
 #[must_use]
 pub fn encode(record: &Record) -> Buf {
+    let image = image_of(record);
+    debug_assert_eq!(decode(&image).as_ref(), Ok(record), "a record that cannot be read back");
+    image
+}
+
+fn image_of(record: &Record) -> Buf {
     let mut image = BufMut::zeroed(BLOCK_BYTES);
     put(&mut image, MAGIC_AT, &MAGIC);
     put(&mut image, VERSION_AT, &VERSION.to_le_bytes());
@@ -163,7 +180,6 @@ pub fn encode(record: &Record) -> Buf {
     put_list(&mut image, ANCESTOR_COUNT_AT, ANCESTORS_AT, &record.ancestors);
     put_list(&mut image, OVERRULED_COUNT_AT, OVERRULED_AT, &record.overruled);
     seal(&mut image);
-    debug_assert_eq!(decode(&image).as_ref(), Ok(record), "a record that cannot be read back");
     image.freeze()
 }
 

@@ -89,7 +89,7 @@ impl Mirror {
             uninterrupted: self.uninterrupted && !self.device_failed,
             wants_recovery: self.wants_recovery_now(),
             apart: self.apart,
-            rejoins: self.wants_recovery,
+            rejoins: self.rejoins,
             capacity: self.capacity,
             device_block: self.device_block,
             marked: self.meta.marks.as_ref().map_or(0, Marks::count),
@@ -241,6 +241,8 @@ impl Mirror {
         };
         self.resume.confirm();
         self.resume.settled();
+        // It is not off, whoever said so.
+        self.vouched_peer_down = false;
         let beat = Beat { active: theirs.active, ..Beat::default() };
         let separated = are_apart(&mine, &theirs);
         // An active target: the other side has gone on without this one.
@@ -261,7 +263,12 @@ impl Mirror {
         self.link = Link::Parked(Box::new(Parked { mine, theirs, verdict, beat }));
         if apart && self.active && !self.alone_is_permitted() {
             self.shut_device();
-        } else if separated && self.active {
+            return;
+        }
+        if !self.alone_is_permitted() {
+            self.still_alone(); // what was permitted by a word that has ended needs another
+        }
+        if separated && self.active {
             self.may_go_alone(); // the break is recorded with the order, not with the next write
         }
     }
@@ -359,6 +366,15 @@ impl Mirror {
         record.peer_active = theirs.active || (target && record.peer_active);
         let both = theirs.record.known_activation.max(theirs.record.activation);
         record.known_activation = record.known_activation.max(record.activation).max(both);
+        let (mine, others) = (record.activation, theirs.record.activation);
+        if (self.active && mine < others) || (theirs.active && others < mine) {
+            // The other one was activated apart, and is none of it any more: the numbers are to say
+            // which of the two was active last.
+            record.known_activation = record.known_activation.next();
+            if self.active {
+                record.activation = record.known_activation;
+            }
+        }
         match verdict.outcome {
             Outcome::InSync => self.record_in_sync(),
             Outcome::Copy { source, mode } if source == self.side => {

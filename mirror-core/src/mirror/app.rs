@@ -12,7 +12,7 @@ use super::link::Link;
 use super::standby::Reach;
 use super::{Mirror, Owner};
 use crate::buf::Buf;
-use crate::io::{Action, DataOp, IoFailure, Request, RequestError, RequestId, RequestOp};
+use crate::io::{Action, DataOp, IoFailure, IoId, Request, RequestError, RequestId, RequestOp};
 use crate::ranges;
 use crate::rules::{Rule, holds};
 use crate::units::{Extent, Millis};
@@ -229,6 +229,8 @@ impl Mirror {
             self.wait_at(token, Stage::Held);
         } else if mode.is_none_or(|mode| self.ranges.enter(token, extent, mode)) {
             self.op_granted(token);
+        } else if mode == Some(ranges::Mode::Exclusive) {
+            self.write_waits(token, extent);
         }
     }
 
@@ -245,6 +247,19 @@ impl Mirror {
             self.op_granted(token);
         }
         true
+    }
+
+    /// The request that the disk read `io` is for; its bytes go nowhere else.
+    ///
+    /// Whoever carries the read out may put them where the request wants them, and answer it with
+    /// success and no bytes: the request is completed in the same way then.
+    #[must_use]
+    pub fn read_for(&self, io: IoId) -> Option<RequestId> {
+        let Some(Owner::Op(token)) = self.ios.get(&io) else { return None };
+        match self.app.ops.get(token) {
+            Some(Op { what: What::Read, origin: Origin::Request(id), .. }) => Some(*id),
+            _ => None,
+        }
     }
 
     /// The operation has its range.
@@ -340,9 +355,8 @@ impl Mirror {
             self.hot.begin(regions);
             return true;
         }
-        if let Some(marks) = &mut self.meta.marks {
-            marks.set(regions.clone());
-        }
+        self.ask_for_marks(regions.clone());
+        let Some(op) = self.app.ops.get_mut(&token) else { return false };
         if !holds(Rule::IntentFirst) {
             op.stage = Stage::Gate;
             op.hot = true;
@@ -350,6 +364,37 @@ impl Mirror {
             return true;
         }
         false
+    }
+
+    fn ask_for_marks(&mut self, regions: std::ops::Range<u32>) {
+        let Some(marks) = &mut self.meta.marks else { return };
+        if marks.wanted().all(regions.clone()) {
+            return; // the write that makes them durable is under way
+        }
+        marks.set(regions.clone());
+        // Alone, every mark is a difference that has to be copied.
+        if self.is_mirroring() {
+            self.mark_ahead(regions);
+        }
+    }
+
+    /// Marks the neighbours of `regions` in the same write, where more of them are being written.
+    fn mark_ahead(&mut self, regions: std::ops::Range<u32>) {
+        let Some(marks) = &mut self.meta.marks else { return };
+        let size = self.tuning.ahead_regions.max(1);
+        let start = regions.start / size * size;
+        let group = start..start.saturating_add(size).min(marks.regions());
+        let room = self.tuning.hot_regions.saturating_sub(self.hot.len());
+        if group.len() > room || !self.hot.knows_any(group.clone()) {
+            return;
+        }
+        for region in group {
+            // One that has a mark may be dirty: that is none of ours.
+            if !marks.wanted().get(region) {
+                marks.set(region..region + 1);
+                self.hot.expect(region);
+            }
+        }
     }
 
     fn gate(&mut self, is_flush: bool) -> Gate {
@@ -565,7 +610,9 @@ impl Mirror {
 
     /// Releases the range of `token` and starts those that waited for it.
     pub(super) fn leave_range(&mut self, token: u64) {
+        self.waits_given_up(token);
         for granted in self.ranges.leave(token) {
+            self.waits_no_more(granted);
             self.op_granted(granted);
             self.peer_op_granted(granted);
             self.copy_granted(granted);

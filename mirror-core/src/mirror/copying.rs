@@ -61,6 +61,8 @@ pub(super) struct Copying {
     in_flight: BTreeMap<u64, Extent>,
     since_flush: u64,
     flushing: bool,
+    /// Settling: how often it was stopped without the target having recorded that.
+    unnoted: u32,
     pub(super) copied: u64,
     pub(super) total: u64,
     pub(super) started: Millis,
@@ -75,6 +77,7 @@ impl Copying {
             in_flight: BTreeMap::new(),
             since_flush: 0,
             flushing: false,
+            unnoted: 0,
             copied: 0,
             total: 0,
             started: Millis(0),
@@ -100,9 +103,19 @@ impl Copying {
         !matches!(self.step, Step::Stopped)
     }
 
+    /// The target may still take itself for whole, or become it.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.is_running() || self.unnoted > 0
+    }
+
     /// Copies are in flight.
     pub(super) fn has_copies(&self) -> bool {
         !self.in_flight.is_empty()
+    }
+
+    /// A block within `extent` is on its way.
+    pub(super) fn is_at(&self, extent: Extent) -> bool {
+        self.in_flight.values().any(|e| e.overlaps(extent))
     }
 
     pub(super) fn kind(&self) -> CopyKind {
@@ -117,6 +130,11 @@ pub(super) fn kind_of(mode: Mode) -> CopyKind {
         Mode::Difference => CopyKind::Difference,
         Mode::Settle { .. } => CopyKind::Settle,
     }
+}
+
+/// Everything is copied, whatever the marks say.
+pub(super) const fn copies_all(mode: Mode) -> bool {
+    matches!(mode, Mode::Full | Mode::Initial)
 }
 
 /// Bytes of the mirror within the regions that are set.
@@ -188,7 +206,7 @@ impl Mirror {
         copying.flushing = false;
         copying.started = now;
         copying.total = bytes_of(dirty, size);
-        let all = matches!(copying.mode, Mode::Full | Mode::Initial);
+        let all = copies_all(copying.mode);
         let complete = copying.mode == Mode::Settle { complete: true };
         let (kind, bytes) = (copying.kind(), copying.total);
         self.send(Message::CopyStart { toward, all, complete });
@@ -200,6 +218,10 @@ impl Mirror {
             s.copying.as_ref().is_some_and(|c| c.mode == Mode::Settle { complete: true })
         });
         let Some(copying) = self.copying_mut() else { return };
+        if copying.unnoted > 0 {
+            copying.unnoted -= 1;
+            return;
+        }
         if copying.step != Step::AwaitReady {
             self.protocol_error("ready for a copy that was not announced");
             return;
@@ -230,6 +252,8 @@ impl Mirror {
             }
             if self.ranges.enter(token, extent, ranges::Mode::Exclusive) {
                 self.copy_granted(token);
+            } else {
+                self.copy_waits(token);
             }
         }
     }
@@ -425,6 +449,8 @@ impl Mirror {
             return;
         }
         copying.step = Step::Stopped;
+        let settles = copying.mode == Mode::Settle { complete: true };
+        copying.unnoted += u32::from(settles && holds(Rule::StoppedBehind));
         let kind = copying.kind();
         self.send(Message::CopyStop);
         self.notice(Notice::RecoveryAborted { kind, source: true, reason });

@@ -36,6 +36,16 @@ impl Hot {
         }
     }
 
+    /// Whether any of `regions` is held.
+    pub(super) fn knows_any(&self, mut regions: std::ops::Range<u32>) -> bool {
+        regions.any(|r| self.regions.contains_key(&r))
+    }
+
+    /// `region` is marked for writes that may come; until one does, its mark may go at any time.
+    pub(super) fn expect(&mut self, region: u32) {
+        self.regions.entry(region).or_default();
+    }
+
     /// A write in `regions` ended. Without a session its marks stay until a copy, so there is
     /// nothing to remember of them.
     pub(super) fn end(&mut self, regions: std::ops::Range<u32>, mirrored: bool) {
@@ -114,8 +124,10 @@ impl Hot {
             .filter(|(r, region)| self.is_clean(region) && !keep(**r))
             .map(|(r, region)| (region.last_end, *r))
             .collect();
-        gone.sort_unstable();
-        gone.truncate(limit);
+        if limit < gone.len() {
+            gone.select_nth_unstable(limit);
+            gone.truncate(limit);
+        }
         for (_, r) in &gone {
             self.regions.remove(r);
         }
@@ -156,6 +168,23 @@ mod tests {
         let began = hot.ends();
         hot.flushed(began);
         assert_eq!(hot.take_clean(10, |_| false), [3]);
+    }
+
+    #[test]
+    fn the_oldest_marks_go_first_and_expected_ones_before_them() {
+        let mut hot = Hot::default();
+        for r in [7, 5, 6] {
+            hot.begin(r..r + 1);
+            hot.end(r..r + 1, true);
+        }
+        hot.expect(9);
+        hot.flushed(hot.ends());
+        assert!(hot.knows_any(8..10) && !hot.knows_any(8..9));
+        assert_eq!(hot.take_clean(1, |_| false), [9]);
+        let mut next = hot.take_clean(2, |_| false);
+        next.sort_unstable();
+        assert_eq!(next, [5, 7]);
+        assert_eq!(hot.len(), 1);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::direction::Verdict;
 use crate::io::{Action, ConnId, Notice};
 use crate::record::Card;
 use crate::rules::{Rule, holds};
-use crate::units::{Millis, SessionNo, Side};
+use crate::units::{ActivationNo, Millis, SessionNo, Side};
 use crate::wire::{Beat, Frame, Message, PeerHello};
 
 /// One authenticated connection.
@@ -16,6 +16,8 @@ use crate::wire::{Beat, Frame, Message, PeerHello};
 pub(super) struct Wire {
     pub(super) conn: ConnId,
     pub(super) dialled: bool,
+    /// The highest activation that the peer was asked to grant over this connection.
+    pub(super) asked: Option<ActivationNo>,
     heard: Millis,
     beat_due: Millis,
 }
@@ -115,8 +117,8 @@ impl Mirror {
         self.drop_link("the other server connected anew");
         self.standby.new_connection();
         let now = self.now.mono;
-        self.wire =
-            Some(Wire { conn, dialled, heard: now, beat_due: now.plus(self.tuning.heartbeat_ms) });
+        let beat_due = now.plus(self.tuning.heartbeat_ms);
+        self.wire = Some(Wire { conn, dialled, asked: None, heard: now, beat_due });
         self.link = Link::Agree(Box::new(Agree::begin(now)));
     }
 
@@ -203,10 +205,15 @@ impl Mirror {
         self.drop_link("the other server broke the protocol");
     }
 
-    pub(super) fn on_frame(&mut self, frame: Frame) {
+    /// The other server lives.
+    pub(super) fn heard(&mut self) {
         if let Some(wire) = &mut self.wire {
             wire.heard = self.now.mono;
         }
+    }
+
+    pub(super) fn on_frame(&mut self, frame: Frame) {
+        self.heard();
         let foreign = frame.session != self.link.session_number() && !is_outside_sessions(&frame);
         if foreign && holds(Rule::SessionFrames) {
             self.protocol_error("a frame of another session");

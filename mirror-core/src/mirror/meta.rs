@@ -22,6 +22,8 @@ pub(super) enum Then {
     /// What is owed is recorded: the verdict may be told.
     Owed(ConnId),
     CopyReady(ConnId),
+    /// The target of a settling that has stopped is recorded as behind.
+    StopNoted(ConnId),
     Adopt(ConnId),
     Adopted(ConnId),
     CopyDone(ConnId),
@@ -121,24 +123,32 @@ impl Meta {
     }
 
     /// Submits what is due. A failed cluster partition takes no more writes.
-    pub(super) fn pump(&mut self, mut next_io: impl FnMut() -> IoId, out: &mut Vec<Action>) {
+    ///
+    /// # Errors
+    /// The record could not be read back: it is not written, and nothing more is.
+    pub(super) fn pump(
+        &mut self,
+        mut next_io: impl FnMut() -> IoId,
+        out: &mut Vec<Action>,
+    ) -> Result<(), superblock::Reason> {
         if self.failed {
-            return;
+            return Ok(());
         }
         if self.writing.is_none() && self.has_unsaved_record() {
             let record = self.record.clone();
-            let bytes = superblock::encode(&record);
+            let bytes = superblock::checked(&record).inspect_err(|_| self.failed = true)?;
             self.writing = Some(record);
             let io = next_io();
             self.in_flight.insert(io, MetaIo::CopyA);
             out.push(Action::Meta { io, offset: layout::SUPERBLOCK_A, bytes });
         }
-        let Some(marks) = &mut self.marks else { return };
+        let Some(marks) = &mut self.marks else { return Ok(()) };
         while let Some(write) = marks.next_write() {
             let io = next_io();
             self.in_flight.insert(io, MetaIo::Block(write.block));
             out.push(Action::Meta { io, offset: write.offset, bytes: write.bytes });
         }
+        Ok(())
     }
 
     /// A write ended; returns whether it was one of these.

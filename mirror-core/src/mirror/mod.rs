@@ -19,7 +19,7 @@
 //! | `grow` | a larger size, recorded by both sides before the device has it |
 //! | `resume` | a device that outlives its agent |
 //! | `meta`, `hot` | records, marks, and when marks go (rules 1, 2, 10) |
-//! | `view` | status |
+//! | `view`, `waits` | status, and how long writes and recovery wait for each other |
 
 mod agree;
 mod alone;
@@ -37,6 +37,7 @@ mod setup;
 mod standby;
 mod target;
 mod view;
+mod waits;
 
 pub use setup::{AutoRecovery, Setup, Tuning};
 
@@ -123,6 +124,8 @@ pub struct Mirror {
     resume: resume::Resume,
     vouched_peer_down: bool,
     wants_recovery: bool,
+    /// The operator has asked for a recovery knowing that the other server keeps the two apart.
+    rejoins: bool,
     cancelled: bool,
     /// The operator keeps the servers apart (`--break`).
     apart: bool,
@@ -138,6 +141,7 @@ pub struct Mirror {
     last_peer: Option<Card>,
     last_write: Option<Millis>,
     cool: app::Cool,
+    waits: waits::Watch,
 }
 
 impl Mirror {
@@ -187,12 +191,14 @@ impl Mirror {
             resume,
             vouched_peer_down: false,
             wants_recovery: false,
+            rejoins: false,
             cancelled: false,
             apart: false,
             last_verdict: None,
             last_peer: None,
             last_write: None,
             cool: app::Cool::default(),
+            waits: waits::Watch::default(),
         }
     }
 
@@ -254,6 +260,11 @@ impl Mirror {
                     self.on_frame(frame);
                 }
             }
+            Event::Heard { conn } => {
+                if self.is_current(conn) {
+                    self.heard();
+                }
+            }
             Event::PeerGone { conn } => {
                 if self.is_current(conn) {
                     self.wire = None;
@@ -284,8 +295,18 @@ impl Mirror {
             *next_id += 1;
             IoId(*next_id)
         };
-        self.meta.pump(next_io, &mut self.out);
+        if let Err(why) = self.meta.pump(next_io, &mut self.out) {
+            self.record_refused(why);
+        }
         self.dial_when_due();
+    }
+
+    /// The record must not be written. What is on the partition stays readable, and this side ends
+    /// as one whose cluster partition fails.
+    fn record_refused(&mut self, why: crate::disk::superblock::Reason) {
+        self.notice(Notice::BadRecord(why));
+        self.disk_failed(true, "write", 0);
+        self.run_ready();
     }
 
     fn run_ready(&mut self) {
@@ -304,6 +325,7 @@ impl Mirror {
             Then::Open(conn) if self.is_current(conn) => self.send_opened(),
             Then::Owed(conn) if self.is_current(conn) => self.send_verdict(),
             Then::CopyReady(conn) if self.is_current(conn) => self.send_copy_ready(),
+            Then::StopNoted(conn) if self.is_current(conn) => self.send(Message::CopyReady),
             Then::Adopt(conn) if self.is_current(conn) => self.send_adopt(),
             Then::Adopted(conn) if self.is_current(conn) => self.send_adopted(),
             Then::CopyDone(conn) if self.is_current(conn) => self.end_copy(),
@@ -325,6 +347,7 @@ impl Mirror {
             | Then::Open(_)
             | Then::Owed(_)
             | Then::CopyReady(_)
+            | Then::StopNoted(_)
             | Then::Adopt(_)
             | Then::Adopted(_)
             | Then::CopyDone(_)

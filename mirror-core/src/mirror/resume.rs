@@ -104,8 +104,8 @@ impl Mirror {
         }
         match &self.link {
             Link::Session(session) if session.is_open() => {
-                let runs = session.copying.as_ref().is_some_and(Copying::is_running);
-                runs && session.is_settling() && self.is_dirty(extent)
+                let unsettled = session.copying.as_ref().is_some_and(Copying::is_unsettled);
+                unsettled && session.is_settling() && self.is_dirty(extent)
             }
             Link::Session(_) => true,
             Link::Agree(_) => unconfirmed || self.is_marked(extent),

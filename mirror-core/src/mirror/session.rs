@@ -99,7 +99,11 @@ impl Mirror {
         self.alone = Alone::No;
         self.was_active = false;
         self.wants_recovery = false;
+        self.rejoins = false;
         self.apart = false;
+        if let Some(theirs) = &mut self.last_peer {
+            theirs.apart = false; // it has ended there, too
+        }
         self.vouched_peer_down = false;
         self.resume.confirm();
         let Some(session) = self.session() else { return };

@@ -33,6 +33,9 @@ pub struct Tuning {
     pub cool_ms: u64,
     /// Regions that may stay marked while a session is open (64 KiB each).
     pub hot_regions: usize,
+    /// Where a second region of so many neighbours is written, all of them are marked at once:
+    /// the next writes there find their marks. 1 marks nothing ahead.
+    pub ahead_regions: u32,
     /// Copies in flight during a recovery (1 MiB at most each).
     pub copy_depth: usize,
     /// Copies in flight while the application is busy.
@@ -57,6 +60,7 @@ impl Default for Tuning {
             retry_ms: (500, 10_000),
             cool_ms: 2000,
             hot_regions: 65_536,
+            ahead_regions: 64,
             copy_depth: 8,
             copy_depth_busy: 2,
             auto_recovery: AutoRecovery::Always,

@@ -2,7 +2,7 @@
 //! first block lands, and adopts the generation when all has been copied and flushed.
 
 use super::Mirror;
-use super::copying::kind_of;
+use super::copying::{copies_all, kind_of};
 use super::meta::Then;
 use super::session::Role;
 use crate::bitmap::Bitmap;
@@ -65,10 +65,8 @@ impl Mirror {
     /// Tells the source this side's durable marks, of which it knows nothing. With everything to
     /// be copied they add nothing.
     pub(super) fn send_marks(&mut self) {
-        let all = self
-            .session()
-            .and_then(|s| s.target.as_ref())
-            .is_some_and(|t| matches!(t.mode, Mode::Full | Mode::Initial));
+        let all =
+            self.session().and_then(|s| s.target.as_ref()).is_some_and(|t| copies_all(t.mode));
         let marked: Option<Bitmap> = self.meta.marks.as_ref().map(|m| m.wanted().clone());
         if let Some(marked) = marked.filter(|_| !all) {
             let mut from = 0;
@@ -93,6 +91,11 @@ impl Mirror {
         };
         if target.step != Step::AwaitStart {
             self.protocol_error("a copy that begins twice");
+            return;
+        }
+        let agreed = (copies_all(target.mode), target.mode == Mode::Settle { complete: true });
+        if (all, complete) != agreed {
+            self.protocol_error("a copy of another kind than agreed");
             return;
         }
         target.step = Step::Recording;
@@ -181,6 +184,8 @@ impl Mirror {
         record.born_session = record.session;
         record.inconsistent = None;
         self.record_in_sync();
+        // Everything that was ever acknowledged is here, whether the end of the copy is heard of or not.
+        self.uninterrupted = true;
         self.meta.persist_then(Then::Adopted(conn));
     }
 
@@ -190,7 +195,6 @@ impl Mirror {
         let Some(target) = session.target.take() else { return };
         session.role = Role::Equal;
         self.cancelled = false;
-        self.uninterrupted = true;
         if let Some(marks) = &mut self.meta.marks {
             marks.clear_all();
         }
@@ -203,6 +207,18 @@ impl Mirror {
         self.notice(Notice::RecoveryAborted { kind, source: false, reason });
     }
 
+    /// From here on the source may show what this side lacks, as soon as it hears that this side knows:
+    /// a side that stayed complete until now could be activated when contact is lost.
+    fn note_stop(&mut self) {
+        let conn = self.current();
+        let Some(target) = self.session_mut().and_then(|s| s.target.as_mut()) else { return };
+        let settles = target.mode == Mode::Settle { complete: true } && target.step == Step::Ready;
+        let Some(conn) = conn.filter(|_| settles && holds(Rule::StoppedBehind)) else { return };
+        target.complete = false;
+        self.meta.record.behind = true;
+        self.meta.persist_then(Then::StopNoted(conn));
+    }
+
     /// The other end stopped the copying: the operator's word on either side counts.
     pub(super) fn on_copy_stop(&mut self) {
         self.cancelled = true;
@@ -212,6 +228,7 @@ impl Mirror {
             let kind = kind_of(target.mode);
             let reason = "stopped at the source";
             self.notice(Notice::RecoveryAborted { kind, source: false, reason });
+            self.note_stop();
         } else {
             self.stop_copying("stopped by the operator of the other server");
         }

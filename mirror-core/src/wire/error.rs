@@ -1,6 +1,7 @@
 //! Why a frame cannot be sent, and why a frame or a handshake is refused.
 
-use super::handshake::{MAX_NAME_BYTES, VersionRange};
+use super::cipher::Security;
+use super::handshake::{MAX_NAME_BYTES, MODE_AUTHENTICATED, MODE_ENCRYPTED, VersionRange};
 use super::header::Kind;
 use crate::units::Side;
 use std::fmt;
@@ -188,7 +189,7 @@ pub enum Refusal {
     Mirror,
     /// It has the same place in the configuration.
     Side,
-    /// No common mode.
+    /// Its setting of `security` is another.
     Mode,
     /// The proof was wrong there.
     Proof,
@@ -226,7 +227,7 @@ impl fmt::Display for Refusal {
             Self::Version => f.write_str("no common wire version"),
             Self::Mirror => f.write_str("it expects another mirror here"),
             Self::Side => f.write_str("it has the same place in the configuration"),
-            Self::Mode => f.write_str("no common protection mode"),
+            Self::Mode => f.write_str("its setting of security in [agent] is another"),
             Self::Proof => f.write_str("the shared secrets differ"),
             Self::Other(number) => write!(f, "reason {number}"),
         }
@@ -277,16 +278,43 @@ pub enum HandshakeError {
     /// Both ends have the same place in the configuration.
     #[error("the peer says that it is server {}, too", .0.index())]
     SameSide(Side),
-    /// No common mode.
-    #[error("no common protection mode: the peer offers {0:#04x}")]
-    Mode(u8),
+    /// The peer does not want what this side wants.
+    #[error(
+        "security = \"{}\" here, but {} on the peer: both servers need the same setting in [agent]",
+        .ours.word(),
+        mode_words(*.theirs)
+    )]
+    Mode {
+        /// This side's setting.
+        ours: Security,
+        /// What the peer offers, as bits.
+        theirs: u8,
+    },
     /// This side's own nonce came back: a loop or an attempt to reflect.
     #[error("the peer sends this side's own words back")]
     Reflected,
+    /// The peer's public key is none.
+    #[error("the peer gave no usable key for the encryption")]
+    NoKey,
     /// The peer does not know the secret, or the exchange was changed or replayed.
     #[error("the peer did not prove the shared secret")]
     WrongProof,
     /// The peer ended the handshake.
     #[error("the peer refused: {0}")]
     Refused(Refusal),
+}
+
+/// The settings that a peer's mode bits stand for.
+fn mode_words(bits: u8) -> String {
+    let known =
+        [(MODE_AUTHENTICATED, Security::Authenticated), (MODE_ENCRYPTED, Security::Encrypted)];
+    let words: Vec<String> = known
+        .iter()
+        .filter(|(bit, _)| bits & bit != 0)
+        .map(|(_, security)| format!("\"{}\"", security.word()))
+        .collect();
+    match words.is_empty() {
+        true => format!("something unknown ({bits:#04x})"),
+        false => words.join(" or "),
+    }
 }

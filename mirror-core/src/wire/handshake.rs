@@ -11,11 +11,12 @@
 //! [`HELLO_BYTES`] + [`REPLY_BYTES`] bytes each way. The first 16 bytes are the same in all
 //! versions, so that two sides without a common version can tell each other so.
 
+use super::cipher::{Ephemeral, Security};
 use super::error::{HandshakeError, Refusal};
 use super::header::array;
 use super::link::LinkConfig;
 use super::message::PeerHello;
-use super::seal::Key;
+use super::seal::{Key, Sealer};
 use crate::units::Side;
 use std::fmt;
 use thiserror::Error;
@@ -40,8 +41,10 @@ pub const MAX_NAME_BYTES: usize = 31;
 /// Shortest secret in bytes.
 pub const MIN_SECRET_BYTES: usize = 16;
 
-/// The only mode of this version: every frame carries a tag, nothing is encrypted.
+/// Mode: every frame carries a tag, nothing is encrypted.
 pub const MODE_AUTHENTICATED: u8 = 1;
+/// Mode: the nonces are public keys, and every frame is encrypted.
+pub const MODE_ENCRYPTED: u8 = 2;
 
 // The prefix.
 const AT_MIN: usize = 8;
@@ -142,8 +145,8 @@ impl fmt::Display for VersionRange {
 #[derive(Debug)]
 pub(super) struct Agreed {
     pub(super) peer: PeerHello,
-    pub(super) send: Key,
-    pub(super) receive: Key,
+    pub(super) send: Sealer,
+    pub(super) receive: Sealer,
 }
 
 /// What this side waits for.
@@ -160,6 +163,9 @@ pub(super) struct Handshake {
     secret: Secret,
     mirror: String,
     side: Side,
+    security: Security,
+    /// Whose public part is the nonce, if the connection is to be encrypted.
+    ephemeral: Ephemeral,
     nonce: [u8; 32],
     versions: VersionRange,
     due: Due,
@@ -173,10 +179,10 @@ pub(super) struct Handshake {
 impl Handshake {
     pub(super) fn dial(
         config: LinkConfig,
-        nonce: [u8; 32],
+        random: [u8; 32],
         versions: VersionRange,
     ) -> Result<Self, HandshakeError> {
-        let mut this = Self::new(config, nonce, versions, Due::Reply)?;
+        let mut this = Self::new(config, random, versions, Due::Reply)?;
         this.hello = this.make_hello();
         this.outbox.extend(this.hello);
         Ok(this)
@@ -184,26 +190,33 @@ impl Handshake {
 
     pub(super) fn accept(
         config: LinkConfig,
-        nonce: [u8; 32],
+        random: [u8; 32],
         versions: VersionRange,
     ) -> Result<Self, HandshakeError> {
-        Self::new(config, nonce, versions, Due::Hello)
+        Self::new(config, random, versions, Due::Hello)
     }
 
     fn new(
         config: LinkConfig,
-        nonce: [u8; 32],
+        random: [u8; 32],
         versions: VersionRange,
         due: Due,
     ) -> Result<Self, HandshakeError> {
-        let LinkConfig { secret, mirror, side } = config;
+        let LinkConfig { secret, mirror, side, security } = config;
         if !good_name(mirror.as_bytes()) {
             return Err(HandshakeError::BadName(mirror));
         }
+        let ephemeral = Ephemeral::new(random);
+        let nonce = match security {
+            Security::Authenticated => random,
+            Security::Encrypted => ephemeral.public(),
+        };
         Ok(Self {
             secret,
             mirror,
             side,
+            security,
+            ephemeral,
             nonce,
             versions,
             due,
@@ -317,9 +330,9 @@ impl Handshake {
         self.check_zero(AT_NAME_LEN + 1..AT_NAME)?;
         self.check_name()?;
         let peer = self.peer()?;
-        if self.hello[AT_MODES] & MODE_AUTHENTICATED == 0 {
+        if self.hello[AT_MODES] & mode(self.security) == 0 {
             self.refuse(KIND_REPLY, Refusal::Mode);
-            return Err(HandshakeError::Mode(self.hello[AT_MODES]));
+            return Err(self.other_mode(self.hello[AT_MODES]));
         }
         if array(&self.hello, AT_HELLO_NONCE..HELLO_BYTES) == self.nonce {
             return Err(HandshakeError::Reflected);
@@ -337,8 +350,8 @@ impl Handshake {
         self.reply = self.inbox;
         self.check_zero(AT_NAME_LEN..AT_REPLY_NONCE)?;
         let peer = self.peer()?;
-        if self.reply[AT_MODES] != MODE_AUTHENTICATED {
-            return Err(HandshakeError::Mode(self.reply[AT_MODES]));
+        if self.reply[AT_MODES] != mode(self.security) {
+            return Err(self.other_mode(self.reply[AT_MODES]));
         }
         if array(&self.reply, AT_REPLY_NONCE..AT_REPLY_PROOF) == self.nonce {
             return Err(HandshakeError::Reflected);
@@ -349,8 +362,10 @@ impl Handshake {
             return Err(HandshakeError::WrongProof);
         }
         let proof = self.make_proof(peer.version);
+        let theirs = array(&self.reply, AT_REPLY_NONCE..AT_REPLY_PROOF);
+        let agreed = self.agreed(peer, &proof, theirs, true)?;
         self.outbox.extend(proof);
-        Ok(self.agreed(peer, &proof, true))
+        Ok(agreed)
     }
 
     fn on_proof(&mut self, peer: PeerHello) -> Result<Agreed, HandshakeError> {
@@ -360,7 +375,12 @@ impl Handshake {
             return Err(HandshakeError::WrongProof);
         }
         self.check_zero(PREFIX_BYTES..AT_PROOF)?;
-        Ok(self.agreed(peer, &proof, false))
+        let theirs = array(&self.hello, AT_HELLO_NONCE..HELLO_BYTES);
+        self.agreed(peer, &proof, theirs, false)
+    }
+
+    fn other_mode(&self, theirs: u8) -> HandshakeError {
+        HandshakeError::Mode { ours: self.security, theirs }
     }
 
     fn hello_for_reply(&self) -> HandshakeError {
@@ -435,7 +455,7 @@ impl Handshake {
         let name = self.mirror.as_bytes();
         bytes[..PREFIX_BYTES].copy_from_slice(&self.make_prefix(KIND_HELLO, 0, 0));
         bytes[AT_SIDE] = side_byte(self.side);
-        bytes[AT_MODES] = MODE_AUTHENTICATED;
+        bytes[AT_MODES] = mode(self.security);
         bytes[AT_NAME_LEN] = u8::try_from(name.len()).expect("the name was checked");
         bytes[AT_NAME..AT_NAME + name.len()].copy_from_slice(name);
         bytes[AT_HELLO_NONCE..].copy_from_slice(&self.nonce);
@@ -446,7 +466,7 @@ impl Handshake {
         let mut bytes = [0; REPLY_BYTES];
         bytes[..PREFIX_BYTES].copy_from_slice(&self.make_prefix(KIND_REPLY, 0, version));
         bytes[AT_SIDE] = side_byte(self.side);
-        bytes[AT_MODES] = MODE_AUTHENTICATED;
+        bytes[AT_MODES] = mode(self.security);
         bytes[AT_REPLY_NONCE..AT_REPLY_PROOF].copy_from_slice(&self.nonce);
         self.reply = bytes;
         bytes[AT_REPLY_PROOF..].copy_from_slice(self.acceptor_proof().as_bytes());
@@ -473,17 +493,43 @@ impl Handshake {
         keyed(&self.secret.proof, b"dialler proof   ", &parts)
     }
 
-    /// Each direction has its own key, over everything that was said.
-    fn agreed(&self, peer: PeerHello, proof: &[u8; PROOF_BYTES], dialled: bool) -> Agreed {
-        let key = |label| {
-            let parts = [&self.hello[..], &self.reply, proof];
-            Key(*keyed(&self.secret.session, label, &parts).as_bytes())
+    /// Each direction has its own key, over everything that was said. If the connection is to be
+    /// encrypted, over what only the two key pairs give, too.
+    fn agreed(
+        &self,
+        peer: PeerHello,
+        proof: &[u8; PROOF_BYTES],
+        theirs: [u8; 32],
+        dialled: bool,
+    ) -> Result<Agreed, HandshakeError> {
+        let said = [&self.hello[..], &self.reply, proof];
+        let key =
+            |label, parts: &[&[u8]]| Key(*keyed(&self.secret.session, label, parts).as_bytes());
+        let (from_dialler, from_acceptor) = match self.security {
+            Security::Authenticated => (
+                Sealer::tagging(key(b"frames, dialler ", &said)),
+                Sealer::tagging(key(b"frames, acceptor", &said)),
+            ),
+            Security::Encrypted => {
+                let common = self.ephemeral.agree(&theirs).ok_or(HandshakeError::NoKey)?;
+                let parts = [said[0], said[1], said[2], &common];
+                (
+                    Sealer::encrypting(key(b"cipher, dialler ", &parts)),
+                    Sealer::encrypting(key(b"cipher, acceptor", &parts)),
+                )
+            }
         };
-        let (from_dialler, from_acceptor) = (key(b"frames, dialler "), key(b"frames, acceptor"));
-        match dialled {
+        Ok(match dialled {
             true => Agreed { peer, send: from_dialler, receive: from_acceptor },
             false => Agreed { peer, send: from_acceptor, receive: from_dialler },
-        }
+        })
+    }
+}
+
+const fn mode(security: Security) -> u8 {
+    match security {
+        Security::Authenticated => MODE_AUTHENTICATED,
+        Security::Encrypted => MODE_ENCRYPTED,
     }
 }
 

@@ -7,6 +7,7 @@
 //! (at most 1 MiB, allocated only after its header proved sound) and the frames that were fed and
 //! not taken with [`Link::next`] yet.
 
+use super::cipher::{Exhausted, Security};
 use super::codec::{self, Encoded};
 use super::error::{FrameError, HandshakeError};
 use super::handshake::{Agreed, Handshake, SUPPORTED, Secret, VersionRange};
@@ -28,6 +29,8 @@ pub struct LinkConfig {
     pub mirror: String,
     /// This server.
     pub side: Side,
+    /// What both sides must want.
+    pub security: Security,
 }
 
 /// Why a connection must be closed.
@@ -45,12 +48,15 @@ pub enum LinkError {
         error: FrameError,
     },
     /// The checksums of a frame are good but its tag is not: it was forged, repeated, moved or
-    /// cut out on its way.
+    /// cut out on its way. If the connection is encrypted, any damage looks like this.
     #[error("frame {counter} from the peer is not authentic")]
     Forged {
         /// Number of the frame on this connection, from 0.
         counter: u64,
     },
+    /// No number is left for another frame from the peer.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     /// The driver reported more bytes than there was room for.
     #[error("{reported} bytes reported as received where {room} fit")]
     Overfilled {
@@ -76,6 +82,9 @@ pub enum EncodeError {
     /// The frame breaks a rule of the wire.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// No number is left for another frame.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
 }
 
 /// Something came from the peer.
@@ -145,7 +154,8 @@ enum Incoming {
     Lent,
 }
 
-/// A payload in the making. Its header is sound but not yet authentic.
+/// A payload in the making, as it comes over the wire. Its header is sound, but authentic by then only
+/// if the connection is encrypted.
 #[derive(Debug)]
 struct Body {
     header: Header,
@@ -270,8 +280,7 @@ impl Link {
             return Err(EncodeError::OutputPending);
         }
         let mut encoded = codec::encode(frame)?;
-        let payload = encoded.payload.as_deref().unwrap_or_default();
-        open.send.seal(&mut encoded.head, payload);
+        encoded.payload = open.send.seal(&mut encoded.head, encoded.payload.take())?;
         Ok(encoded)
     }
 
@@ -318,8 +327,8 @@ impl Link {
 
     fn open(&mut self, Agreed { peer, send, receive }: Agreed) {
         self.state = State::Open(Box::new(Open {
-            send: Sealer::new(send),
-            receive: Sealer::new(receive),
+            send,
+            receive,
             head: [0; HEADER_BYTES],
             head_have: 0,
             body: Incoming::Header,
@@ -375,11 +384,15 @@ impl Open {
             return Ok(None);
         }
         self.head_have = 0;
+        if !self.receive.open_head(&mut self.head) {
+            return Err(self.forged());
+        }
         let header = Header::decode(&self.head).map_err(|error| self.bad(error))?;
         match header.payload_len() {
             0 => self.complete(&header, None).map(Some),
             len => {
-                self.body = Incoming::Payload(Body { header, buf: BufMut::zeroed(len), have: 0 });
+                let buf = BufMut::zeroed(len + self.receive.after_payload());
+                self.body = Incoming::Payload(Body { header, buf, have: 0 });
                 Ok(None)
             }
         }
@@ -406,14 +419,23 @@ impl Open {
     /// The checksum is looked at first, so that a fault of a wire or a memory is not reported as
     /// an attack; the content only after the tag.
     fn complete(&mut self, header: &Header, buf: Option<BufMut>) -> Result<Frame, LinkError> {
+        let buf = match buf.map(|buf| self.receive.open_payload(buf)) {
+            Some(None) => return Err(self.forged()),
+            Some(open) => open,
+            None => None,
+        };
         let payload = buf.as_deref().unwrap_or_default();
         codec::check_payload(header, payload).map_err(|error| self.bad(error))?;
         let counter = self.receive.counter();
-        if !self.receive.open(&self.head, payload) {
+        if !self.receive.open(&self.head, payload)? {
             return Err(LinkError::Forged { counter });
         }
         codec::decode_checked(header, buf.map(BufMut::freeze))
             .map_err(|error| LinkError::Frame { counter, error })
+    }
+
+    fn forged(&self) -> LinkError {
+        LinkError::Forged { counter: self.receive.counter() }
     }
 
     fn bad(&self, error: FrameError) -> LinkError {

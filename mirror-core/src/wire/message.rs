@@ -90,7 +90,7 @@ pub enum Message {
         /// The target stays complete (settling onto an uninterrupted side).
         complete: bool,
     },
-    /// Target: recorded durably as far as needed.
+    /// Target: recorded durably as far as needed, before a copy and after a settling that was stopped.
     CopyReady,
     /// A write of the application.
     Write {

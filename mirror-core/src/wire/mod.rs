@@ -2,9 +2,11 @@
 //!
 //! [`link::Link`] is one connection: it turns stream bytes into frames and frames into bytes. Below
 //! it, [`handshake`] lets both sides prove the secret, [`header`] is the fixed part of a frame and
-//! [`codec`] turns [`message`]s into header and payload.
+//! [`codec`] turns [`message`]s into header and payload;
+//! [`cipher`] is the encryption.
 
 mod body;
+pub mod cipher;
 pub mod codec;
 pub mod error;
 pub mod handshake;
@@ -15,6 +17,7 @@ mod seal;
 #[cfg(test)]
 mod tests;
 
+pub use cipher::Security;
 pub use codec::Encoded;
 pub use error::{FrameError, HandshakeError, Refusal};
 pub use handshake::{Secret, SecretError, VersionRange};

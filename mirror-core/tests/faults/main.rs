@@ -4,7 +4,8 @@ mod rig;
 
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{IoFailure, RequestError};
-use mirror_core::record::Record;
+use mirror_core::record::{Inconsistent, NUMBER_MAX, Record};
+use mirror_core::status::Waits;
 use mirror_core::units::{ActivationNo, Generation, Id16, SessionNo, Side};
 use mirror_core::wire::{Beat, Message};
 use rig::{Rig, constructed};
@@ -235,6 +236,89 @@ fn a_grant_that_comes_too_late_is_given_back() {
     assert!(matches!(rig.sent.last(), Some(Message::Deactivated)), "{:?}", rig.sent.last());
 }
 
+/// The number would be recorded, and a record with one near the end of 64 bits cannot be read back.
+#[test]
+fn a_grant_of_what_was_not_asked_for_breaks_the_protocol() {
+    let grants = |mut rig: Rig, number| {
+        let before = rig.record().known_activation;
+        rig.receive(11, Message::ActivateGrant { number });
+        assert_eq!(rig.record().known_activation, before, "{number:?} is recorded");
+        assert_eq!(rig.faults, 1, "{number:?} is no fault");
+    };
+    for number in [1, 5, 1 << 63, u64::MAX].map(ActivationNo) {
+        grants(Rig::in_session(), number);
+    }
+    let mut rig = Rig::in_session();
+    rig.command(Command::Activate { peer_down: false, peer_seen_active: None });
+    let asked = rig.asked().expect("the peer is asked");
+    grants(rig, asked.next());
+    let mut rig = Rig::active();
+    rig.command(Command::Deactivate);
+    rig.data_ends(Ok(None));
+    grants(rig, asked.next());
+}
+
+/// What was asked over an earlier connection is not asked any more.
+#[test]
+fn a_grant_belongs_to_the_connection_of_its_question() {
+    let mut rig = Rig::in_session();
+    rig.command(Command::Activate { peer_down: false, peer_seen_active: None });
+    let number = rig.asked().expect("the peer is asked");
+    rig.disconnect();
+    rig.pass(60_000);
+    let mut foreign = constructed(Side::Second);
+    foreign.mirror = Id16([8; 16]);
+    rig.meet(foreign, false);
+    rig.receive(0, Message::ActivateGrant { number });
+    assert_eq!((rig.record().known_activation, rig.faults), (ActivationNo(0), 1));
+}
+
+/// What is on the cluster partition stays readable, whatever went wrong here.
+#[test]
+fn a_record_that_could_not_be_read_back_is_not_written() {
+    let mut record = constructed(Side::First);
+    record.peer_behind = true;
+    record.seq = NUMBER_MAX;
+    let mut rig = Rig::new(record);
+    let id = rig.command(Command::Activate { peer_down: false, peer_seen_active: None });
+    rig.pass(60_000);
+    assert_eq!((rig.record_writes, rig.bad_records), (0, 1));
+    assert_eq!(rig.errors_recorded, [false]);
+    assert_eq!(rig.replies.len(), 1, "{:?}", rig.replies);
+    assert!(matches!(rig.replies[0], (to, Err(_)) if to == id), "{:?}", rig.replies);
+}
+
+/// A side without history would join a mirror of any size, and make as many marks for it.
+#[test]
+fn a_peer_without_history_has_no_size() {
+    let met = |change: &dyn Fn(&mut Record)| {
+        let mut rig = Rig::new(Record::blank(Id16([4; 16]), Side::Second));
+        let mut theirs = Record::blank(Id16([5; 16]), Side::First);
+        change(&mut theirs);
+        rig.meet(theirs, false);
+        rig.receive(0, Message::Accept { session: SessionNo(1) });
+        rig.receive(
+            1,
+            Message::CopyStart {
+                toward: Generation::new(1).expect("not zero"),
+                all: true,
+                complete: false,
+            },
+        );
+        (rig.faults, rig.record().size)
+    };
+    assert_eq!(met(&|_| {}), (0, rig::SIZE));
+    assert_eq!(met(&|r| r.size = 4096), (1, 0));
+    assert_eq!(met(&|r| (r.size, r.block) = (1 << 47, 512)), (1, 0));
+    let half_copied = |r: &mut Record, size| {
+        let toward = Generation::new(1).expect("not zero");
+        r.inconsistent = Some(Inconsistent { toward, all: true });
+        (r.size, r.block) = (size, 512);
+    };
+    assert_eq!(met(&|r| half_copied(r, rig::SIZE)).1, rig::SIZE, "it is the target");
+    assert_eq!(met(&|r| half_copied(r, 0)), (1, 0));
+}
+
 /// The flush before an agent ends may give up what was cached, and the next flush would not tell: a
 /// successor that went on with the device would take for durable what is not (rule 11).
 #[test]
@@ -254,4 +338,86 @@ fn a_flush_that_fails_at_the_end_is_a_disk_error() {
         assert!(rig.record().disk_error, "{command:?}, active: {active}");
         assert!(!rig.record().clean_stop);
     }
+}
+
+/// A side that went on alone has just met its peer again and copies to it what that lacks: all of
+/// its one region.
+fn recovering() -> Rig {
+    let mut rig = Rig::active_alone();
+    rig.write(0);
+    rig.data_ends(Ok(None));
+    rig.meet(constructed(Side::Second), false);
+    rig.receive(0, Message::Offer { session: SessionNo(11) });
+    rig.receive(0, Message::Opened { session: SessionNo(11) });
+    rig.receive(11, Message::MarksEnd);
+    assert!(rig.sent.iter().any(|m| matches!(m, Message::CopyStart { .. })), "it is the source");
+    rig
+}
+
+fn block() -> mirror_core::buf::Buf {
+    mirror_core::buf::Buf::copied_from(&vec![0; 1 << 16])
+}
+
+#[test]
+fn a_write_that_waits_for_a_recovery_is_counted_with_its_time() {
+    let mut rig = recovering();
+    rig.receive(11, Message::CopyReady);
+    rig.write(512);
+    rig.write(1 << 19);
+    rig.pass(30);
+    assert_eq!(rig.waits(), Waits::default(), "it is not over");
+    rig.data_ends(Ok(Some(block())));
+    rig.acks(11);
+    assert_eq!(rig.waits(), Waits { writes: 1, write_ms: 30, ..Waits::default() });
+}
+
+#[test]
+fn a_recovery_that_waits_for_a_write_is_counted_with_its_time() {
+    let mut rig = recovering();
+    let write = rig.write(512);
+    rig.receive(11, Message::CopyReady);
+    rig.pass(20);
+    rig.data_ends(Ok(None));
+    rig.acks(11);
+    assert_eq!(rig.completed.last(), Some(&(write, Ok(None))));
+    assert_eq!(rig.waits(), Waits { copies: 1, copy_ms: 20, ..Waits::default() });
+    rig.disconnect();
+}
+
+#[test]
+fn what_waits_when_the_session_ends_is_not_counted_again() {
+    let mut rig = recovering();
+    rig.receive(11, Message::CopyReady);
+    rig.write(512);
+    rig.pass(10);
+    rig.disconnect();
+    rig.data_ends(Ok(Some(block())));
+    let once = rig.waits();
+    assert_eq!((once.writes, once.write_ms), (1, 10));
+    rig.pass(100);
+    assert_eq!(rig.waits(), once);
+}
+
+/// Two regions of a group are being written: a write to a third finds its mark.
+#[test]
+fn neighbours_are_marked_ahead() {
+    let mut rig = Rig::active();
+    rig.write(0);
+    rig.write(1 << 16);
+    assert_eq!(rig.data.len(), 2);
+    rig.cluster_fails = true;
+    rig.write(2 << 16);
+    assert_eq!(rig.data.len(), 3, "it waits for a mark of its own");
+}
+
+/// Alone, every mark is a difference that has to be copied.
+#[test]
+fn alone_nothing_is_marked_ahead() {
+    let mut rig = Rig::active_alone();
+    rig.write(0);
+    rig.write(1 << 16);
+    assert_eq!(rig.data.len(), 2);
+    rig.cluster_fails = true;
+    rig.write(2 << 16);
+    assert_eq!(rig.data.len(), 2, "its mark was set before it came");
 }

@@ -3,6 +3,7 @@
 use mirror_core::buf::{Buf, BufMut};
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::direction::judge;
+use mirror_core::disk::layout::BITMAP;
 use mirror_core::io::{
     Action, CommandId, ConnId, DataOp, Event, IoFailure, IoId, Notice, Request, RequestError,
     RequestId, RequestOp,
@@ -46,6 +47,12 @@ pub(crate) struct Rig {
     pub(crate) errors_recorded: Vec<bool>,
     /// How often it was said that both sides are active.
     pub(crate) both_active: u32,
+    /// How often the peer broke the protocol.
+    pub(crate) faults: u32,
+    /// How often a record was not written since it could not be read back.
+    pub(crate) bad_records: u32,
+    /// Writes to the copies of the record.
+    pub(crate) record_writes: u32,
 }
 
 impl Rig {
@@ -77,6 +84,9 @@ impl Rig {
             cluster_fails: false,
             errors_recorded: Vec::new(),
             both_active: 0,
+            faults: 0,
+            bad_records: 0,
+            record_writes: 0,
         };
         rig.handle(Event::Timer);
         rig
@@ -129,7 +139,8 @@ impl Rig {
             for action in out {
                 match action {
                     Action::Data { io, op, .. } => self.data.push((io, op)),
-                    Action::Meta { io, .. } => {
+                    Action::Meta { io, offset, .. } => {
+                        self.record_writes += u32::from(offset < BITMAP);
                         let failed = Err(IoFailure::Errno(5));
                         let result = if self.cluster_fails { failed } else { Ok(()) };
                         events.push(Event::MetaDone { io, result });
@@ -139,6 +150,8 @@ impl Rig {
                     Action::Reply { id, result } => self.replies.push((id, result)),
                     Action::TellPeerBehind { session } => self.told.push(session),
                     Action::Notice(Notice::BothActive) => self.both_active += 1,
+                    Action::Notice(Notice::Protocol(_)) => self.faults += 1,
+                    Action::Notice(Notice::BadRecord(_)) => self.bad_records += 1,
                     Action::Notice(Notice::ErrorRecorded { durable }) => {
                         self.errors_recorded.push(durable);
                     }
@@ -146,6 +159,21 @@ impl Rig {
                 }
             }
         }
+    }
+
+    pub(crate) fn waits(&self) -> mirror_core::status::Waits {
+        self.mirror.waits()
+    }
+
+    /// The peer has ended the newest write, flush or copy that was sent to it.
+    pub(crate) fn acks(&mut self, session: u64) {
+        let id = self.sent.iter().rev().find_map(|m| match m {
+            Message::Write { id, .. } | Message::Flush { id } | Message::Copy { id, .. } => {
+                Some(*id)
+            }
+            _ => None,
+        });
+        self.receive(session, Message::Ack { id: id.expect("something was sent"), ok: true });
     }
 
     pub(crate) fn pass(&mut self, ms: u64) {

@@ -1,5 +1,6 @@
 //! What events leave in the record of one mirror whose disks always work, seen from outside.
 
+mod edges;
 mod resume;
 mod rig;
 
@@ -36,6 +37,42 @@ fn a_clean_stop_does_not_heal_a_crash() {
     let mut rig = Rig::new(record);
     rig.command(Command::Shutdown);
     assert!(rig.record().clean_stop);
+}
+
+/// A large frame on a bad line takes longer than the time limit of silence.
+#[test]
+fn what_arrives_in_parts_is_no_silence() {
+    let tuning = Tuning { peer_timeout_ms: 5000, agree_ms: 60_000, ..Tuning::default() };
+    let silent = |hears: bool| {
+        let mut rig = Rig::tuned(constructed(Side::First), tuning);
+        rig.connect();
+        for _ in 0..4 {
+            rig.wait(3000);
+            if hears {
+                rig.hear();
+            }
+        }
+        rig.closed
+    };
+    assert!(silent(true).is_empty());
+    assert_eq!(silent(false).len(), 1);
+}
+
+/// Whoever reads for the core may put the bytes where the request wants them.
+#[test]
+fn a_read_is_known_by_its_request_and_needs_no_bytes() {
+    let mut rig = Rig::new(constructed(Side::First));
+    rig.command(Command::Activate { peer_down: true, peer_seen_active: None });
+    assert!(rig.is_active());
+    rig.straight = true;
+    let (id, extent) = (RequestId(77), Extent::new(4096, 512));
+    rig.said.clear();
+    rig.request(Request { id, op: RequestOp::Read, extent, fua: false });
+    rig.wait(10);
+    assert_eq!(
+        (rig.reads.as_slice(), rig.said.as_slice()),
+        (&[Some(id)][..], &["Ok(())".to_owned()][..])
+    );
 }
 
 /// The generation of a new mirror may be the peer's before the source hears of it.

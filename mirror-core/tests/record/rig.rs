@@ -2,7 +2,7 @@
 
 use mirror_core::buf::Buf;
 use mirror_core::command::Command;
-use mirror_core::io::{Action, CommandId, ConnId, DataOp, Event, IoId, Notice, Request};
+use mirror_core::io::{Action, CommandId, ConnId, DataOp, Event, IoId, Notice, Request, RequestId};
 use mirror_core::marks::Marks;
 use mirror_core::mirror::{Mirror, Setup, Tuning};
 use mirror_core::record::{Card, Record};
@@ -20,6 +20,14 @@ pub(crate) struct Rig {
     /// The cluster partition is slow: its writes end when it is not any more.
     pub(crate) slow_meta: bool,
     late: Vec<IoId>,
+    /// How often it wanted its peer to be told that that one is behind.
+    pub(crate) told_peer: usize,
+    /// Bytes that are read for a request go straight there.
+    pub(crate) straight: bool,
+    /// For whom each read was.
+    pub(crate) reads: Vec<Option<RequestId>>,
+    /// Why connections were closed.
+    pub(crate) closed: Vec<String>,
     /// Answers to requests and commands, and orders to the front end, as they would be printed.
     pub(crate) said: Vec<String>,
 }
@@ -66,6 +74,10 @@ impl Rig {
             sent: Vec::new(),
             slow_meta: false,
             late: Vec::new(),
+            told_peer: 0,
+            straight: false,
+            reads: Vec::new(),
+            closed: Vec::new(),
             said: Vec::new(),
         }
     }
@@ -96,6 +108,11 @@ impl Rig {
         for io in std::mem::take(&mut self.late) {
             self.handle(Event::MetaDone { io, result: Ok(()) });
         }
+    }
+
+    /// A part of a frame arrives.
+    pub(crate) fn hear(&mut self) {
+        self.handle(Event::Heard { conn: CONN });
     }
 
     pub(crate) fn lose_peer(&mut self) {
@@ -140,7 +157,13 @@ impl Rig {
                 match action {
                     Action::Data { io, op, extent } => {
                         let len = usize::try_from(extent.len).expect("small");
-                        let data = (op == DataOp::Read).then(|| Buf::copied_from(&vec![0; len]));
+                        let request = self.mirror.read_for(io);
+                        let elsewhere = self.straight && request.is_some();
+                        let data = (op == DataOp::Read && !elsewhere)
+                            .then(|| Buf::copied_from(&vec![0; len]));
+                        if op == DataOp::Read {
+                            self.reads.push(request);
+                        }
                         events.push(Event::DataDone { io, result: Ok(data) });
                     }
                     Action::Meta { io, .. } if self.slow_meta => self.late.push(io),
@@ -150,10 +173,12 @@ impl Rig {
                     }
                     Action::Meta { io, .. } => events.push(Event::MetaDone { io, result: Ok(()) }),
                     Action::Send { frame, .. } => self.sent.push(frame.message),
+                    Action::Close { why, .. } => self.closed.push(why),
                     Action::FailDevice => self.said.push("device fails".to_owned()),
                     Action::Complete { result, .. } => {
                         self.said.push(format!("{:?}", result.map(|_| ())));
                     }
+                    Action::TellPeerBehind { .. } => self.told_peer += 1,
                     Action::Reply { result, .. } => self.said.push(format!("{result:?}")),
                     _ => {}
                 }

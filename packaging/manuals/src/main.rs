@@ -11,7 +11,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
-use tools::{clpmdchng, clpmdctrl, clpmdinit, clpmdmon, clpmdmsg, clpmdstat};
+use tools::{
+    clpmdchng, clpmdconv, clpmdctrl, clpmdinit, clpmdmon, clpmdmsg, clpmdsecret, clpmdstat,
+};
 
 /// The daemons; see `build.rs`.
 mod found {
@@ -56,8 +58,10 @@ fn programs() -> Vec<Command> {
         clpmdinit::Args::command(),
         clpmdchng::Args::command(),
         clpmdchng::Args::command().name("clpmdchnng"),
+        clpmdconv::Args::command(),
         clpmdmon::Args::command(),
         clpmdmsg::Args::command(),
+        clpmdsecret::Args::command(),
     ]);
     all
 }

@@ -14,6 +14,8 @@ pub struct Target {
     pub run: fn(&[u8]),
     /// Longest input worth trying, in bytes.
     pub max_len: usize,
+    /// Inputs of a run that is the same each time, some three seconds of them.
+    pub runs: u32,
 }
 
 pub use targets::TARGETS;

@@ -3,11 +3,13 @@
 //! a run exactly.
 #![allow(unreachable_pub, missing_docs)] // internals of one small tool
 
+mod application;
 pub mod converge;
 mod disk;
 mod fate;
 mod hardware;
 mod invariants;
+mod landing;
 pub mod minimise;
 mod net;
 mod node;

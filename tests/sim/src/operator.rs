@@ -1,5 +1,6 @@
 //! The operator's commands, what the agents tell each other, and fate.
 
+use crate::disk::Stamp;
 use crate::node::SIZE;
 use crate::world::{Happening, World};
 use mirror_core::command::{Command, Done, Refusal};
@@ -39,7 +40,8 @@ impl World {
         };
         self.log(|| format!("server{}: {command:?}", node + 1));
         if let (Pending::Force, Some(mirror)) = (pending, &self.nodes[node].mirror) {
-            self.forcing[node].push((id, mirror.record().generation));
+            let live = self.nodes[node].data.live().to_vec();
+            self.forcing[node].push((id, mirror.record().generation, live));
         }
         self.commands.insert(id, pending);
         self.tell(node, incarnation, Event::Command { id, command });
@@ -51,7 +53,8 @@ impl World {
         if let Some(script) = &mut self.script {
             script.replied(id, result);
         }
-        self.forcing[node].retain(|(force, _)| *force != id);
+        let ordered = self.forcing[node].iter().position(|(force, ..)| *force == id);
+        let ordered = ordered.map(|n| self.forcing[node].remove(n).2);
         match (self.commands.remove(&id), result) {
             (None, _) => self.fail(format!("command {} answered twice", id.0)),
             (Some(waits @ (Pending::Operator | Pending::PeerDown)), Ok(Done::Activated)) => {
@@ -66,7 +69,7 @@ impl World {
             (Some(Pending::Vouched), Ok(Done::Noted)) => self.promises.vouched[node] = true,
             (Some(Pending::Force), Ok(done)) => {
                 self.nodes[node].resumed = false;
-                self.forced(node);
+                self.forced(node, &ordered.unwrap_or_default());
                 self.oracle.outlawed[1 - node] = done == Done::ForcedAlone;
             }
             (Some(Pending::Told { session }), Ok(Done::Noted)) => {
@@ -256,21 +259,27 @@ impl World {
     pub(crate) fn take_up_interrupted_force(&mut self, node: usize) {
         let record = self.nodes[node].durable_record().ok().flatten();
         // A later one may have begun with what the first one is about to record.
-        let is_new = |g| self.forcing[node].first().is_some_and(|(_, before)| *before != g);
+        let is_new = |g| self.forcing[node].first().is_some_and(|(_, before, _)| *before != g);
         let forced =
             record.is_some_and(|r| r.forced_at.is_some() && r.owes_all && is_new(r.generation));
         if forced {
             self.forcing[node].clear();
-            self.forced(node);
+            self.forced(node, &[]);
             // In contact the other one is inactive, and an activation ends this.
             self.oracle.outlawed[1 - node] = true;
         }
     }
 
-    fn forced(&mut self, node: usize) {
+    /// `node` was forced, when it held `ordered` (nothing: not known). That was flushed first, so
+    /// nothing older is meant.
+    fn forced(&mut self, node: usize, ordered: &[Stamp]) {
         self.promises.forced(node);
         self.oracle.outlawed = [false; 2];
-        let content = self.possible_content(node);
+        let mut content = self.possible_content(node);
+        for (block, had) in content.iter_mut().zip(ordered) {
+            let older = block.iter().rposition(|stamp| stamp == had).unwrap_or(0);
+            block.drain(..older);
+        }
         self.oracle.declare(node, content);
     }
 

@@ -59,6 +59,8 @@ pub struct Options {
     pub fenced: u64,
     /// Runs in which recovery starts only while active, or never, in 1000.
     pub reluctant: u64,
+    /// Runs in which regions are marked ahead of the writes, in 1000.
+    pub ahead: u64,
     /// Runs in which the partitions differ in size, in 1000.
     pub sizes: u64,
     /// A cut of the network that stops one direction only, in 1000.
@@ -128,6 +130,7 @@ impl Options {
             vouch: 0,
             fenced: 0,
             reluctant: 0,
+            ahead: 0,
             sizes: 0,
             oneway: 0,
             paths: 0,
@@ -177,6 +180,7 @@ impl Options {
             vouch: 60,
             fenced: 150,
             reluctant: 200,
+            ahead: 300,
             sizes: 300,
             oneway: 300,
             paths: 300,
@@ -197,7 +201,7 @@ impl Options {
     }
 
     /// The kinds of faults, by the name on the command line.
-    pub fn kinds(&mut self) -> [(&'static str, &mut u64); 43] {
+    pub fn kinds(&mut self) -> [(&'static str, &mut u64); 44] {
         [
             ("kill", &mut self.kill),
             ("survive", &mut self.survive),
@@ -226,6 +230,7 @@ impl Options {
             ("vouch", &mut self.vouch),
             ("fenced", &mut self.fenced),
             ("reluctant", &mut self.reluctant),
+            ("ahead", &mut self.ahead),
             ("sizes", &mut self.sizes),
             ("oneway", &mut self.oneway),
             ("paths", &mut self.paths),

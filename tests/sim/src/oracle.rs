@@ -2,8 +2,9 @@
 //!
 //! A write is *superseded* at a block by an acknowledged write that began after it ended. An
 //! acknowledged write is *protected* while a side still holds it that has not lost power or its
-//! agent since, or once a flush of the application covered it. A block may hold any write that no
-//! protected write supersedes, and nothing else.
+//! agent since, or once a flush of the application covered it. A side that knows itself to be behind
+//! protects nothing as long as it does; what it still has when it is whole again, it protects again.
+//! A block may hold any write that no protected write supersedes, and nothing else.
 //!
 //! What a read has shown is evidence: it counts as a write of just that to just that block, done
 //! while the read was under way. So nothing older may be read later, and nothing of unknown outcome
@@ -66,6 +67,8 @@ pub struct Oracle {
     pub torn: Torn,
     /// For each side: it was activated without contact since the sides last met.
     activated_apart: [bool; 2],
+    /// For each side: it knows itself to be behind.
+    behind: [bool; 2],
 }
 
 impl Oracle {
@@ -318,8 +321,39 @@ impl Oracle {
         self.lone[winner] = true;
     }
 
-    fn is_protected(write: &Write) -> bool {
-        write.acked && !write.void && (write.flushed || write.holders.contains(&true))
+    fn is_protected(&self, write: &Write) -> bool {
+        let held = write.holders.iter().zip(self.behind).any(|(holds, behind)| *holds && !behind);
+        write.acked && !write.void && (write.flushed || held)
+    }
+
+    /// Whether `node` knows itself to be behind. When it does no more, its disk has `live`, and what
+    /// was taken from it meanwhile it protects no longer.
+    pub fn is_behind(&mut self, node: usize, behind: bool, live: &[Stamp]) {
+        if std::mem::replace(&mut self.behind[node], behind) && !behind {
+            let gone: Vec<usize> = (0..self.writes.len())
+                .filter(|n| self.writes[*n].holders[node] && self.is_gone(&self.writes[*n], live))
+                .collect();
+            gone.into_iter().for_each(|n| self.writes[n].holders[node] = false);
+        }
+    }
+
+    /// A disk with this content has something older than `write` in its place.
+    fn is_gone(&self, write: &Write, live: &[Stamp]) -> bool {
+        write.blocks.clone().any(|block| self.is_older(block, live[block], write))
+    }
+
+    /// `stamp`, or a part of it, was there before `write` came to `block`.
+    fn is_older(&self, block: usize, stamp: Stamp, write: &Write) -> bool {
+        if let Some((old, new)) = self.torn.parts(stamp) {
+            return self.is_older(block, old, write) || self.is_older(block, new, write);
+        }
+        let began_after = |w: &Write| write.began > w.ended.unwrap_or(u64::MAX);
+        let written = if stamp == 0 {
+            self.at(block).all(|(_, w)| !w.zero || began_after(w))
+        } else {
+            self.get(stamp).is_none_or(began_after)
+        };
+        written && write.shown.is_none_or(|s| s.value != stamp)
     }
 
     /// Whether `block` may hold `stamp` for somebody who looked at `as_of`; the error names the
@@ -368,7 +402,7 @@ impl Oracle {
         let stamp = within.first().copied().unwrap_or(0);
         if let Some(declared) = &self.declared[block] {
             let void = held.is_none_or(|w| w.void);
-            let rewritten = self.at(block).any(|(_, w)| Self::is_protected(w));
+            let rewritten = self.at(block).any(|(_, w)| self.is_protected(w));
             let is_declared = within.iter().any(|s| declared.contains(s));
             if void && !is_declared && !rewritten {
                 return Err(format!(
@@ -378,7 +412,7 @@ impl Oracle {
         }
         let ended = held.map_or(0, |w| w.ended.unwrap_or(u64::MAX));
         let newer = self.at(block).find(|(_, w)| {
-            Self::is_protected(w)
+            self.is_protected(w)
                 && w.began > ended
                 && w.ended.is_some_and(|e| e <= as_of)
                 && w.shown.is_none_or(|s| !within.contains(&s.value))
@@ -476,6 +510,31 @@ mod tests {
         let later = oracle.begin(1, 1..2, false);
         oracle.acked(later, [true; 2], true);
         assert!(oracle.check(1, later, u64::MAX).is_ok());
+        assert!(oracle.check(1, first, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_side_that_is_behind_protects_nothing_until_it_is_whole_again() {
+        for copied_over in [false, true] {
+            let (mut oracle, first, second) = two_writes([true; 2]);
+            let was = [0, second, 0, 0];
+            oracle.is_behind(1, true, &was);
+            assert!(oracle.check(1, first, u64::MAX).is_err(), "server1 still holds it");
+            oracle.interrupted(0, true);
+            assert!(oracle.check(1, first, u64::MAX).is_ok());
+            let torn = oracle.torn.mix(first, second);
+            let is = [0, if copied_over { torn } else { second }, 0, 0];
+            oracle.is_behind(1, false, &is);
+            assert_eq!(oracle.check(1, first, u64::MAX).is_ok(), copied_over);
+        }
+    }
+
+    #[test]
+    fn what_was_flushed_stays_whoever_is_behind() {
+        let (mut oracle, first, second) = two_writes([true; 2]);
+        oracle.flushed(&[second]);
+        oracle.is_behind(1, true, &[0; 4]);
+        oracle.interrupted(0, true);
         assert!(oracle.check(1, first, u64::MAX).is_err());
     }
 

@@ -51,6 +51,57 @@ impl World {
         self.oracle.lone[1 - node] && !self.oracle.lone[node] && self.lacks(node).is_some()
     }
 
+    pub(crate) fn noticed(&mut self, node: usize, notice: &Notice) {
+        self.log(|| format!("server{}: {notice:?}", node + 1));
+        self.promise_at(node, notice);
+        if let Some(script) = &mut self.script {
+            script.noticed(node, notice);
+        }
+        if matches!(notice, Notice::SessionOpened { .. } | Notice::Broke) {
+            self.nodes[node].resumed = false;
+        }
+        match notice {
+            Notice::SessionOpened { .. } if self.oracle.lone == [true, true] => {
+                self.fail("two sides that both wrote alone opened a session".to_owned());
+            }
+            Notice::DiskError { what, .. } if *what != "read" => self.oracle.disk_failed(node),
+            // Without power loss a cache is as good as the disk, and nothing is excused.
+            Notice::Parked { verdict } => {
+                self.parked_in_sync(verdict);
+                self.check_parked(node);
+            }
+            Notice::Broke if self.options.power > 0 => self.oracle.went_alone(node),
+            Notice::SessionOpened { verdict } => {
+                self.nodes[node].restored = false;
+                self.adopted_unheard(verdict);
+                // Both sides are drained, and the dialler is not in the session yet.
+                let dialler = self.nodes[0].durable_record().ok().flatten();
+                let session = |r: &Record| (r.session, r.generation);
+                let mine = self.nodes[1].durable_record().ok().flatten();
+                // If the dialler is not in this session, or has gone on since, its frame has
+                // outlived its side of the connection.
+                let lives = dialler.as_ref().map(session) == mine.as_ref().map(session);
+                if *verdict == "in-sync" && node == 1 && lives {
+                    if self.differing_block().is_some() {
+                        self.fail("in sync, they said, and the disks differ".to_owned());
+                    }
+                    self.oracle.lone = [false; 2];
+                    self.oracle.parted = [false; 2];
+                }
+                self.oracle.overruled = [false; 2];
+                self.oracle.alone = [false; 2];
+                self.oracle.outlawed = [false; 2];
+            }
+            Notice::RecoveryFinished { .. } => {
+                self.oracle.lone = [false; 2];
+                self.oracle.parted = [false; 2];
+            }
+            Notice::BadRecord(why) => self.fail(format!("a record that cannot be read: {why}")),
+            Notice::Protocol(what) => self.fail(format!("protocol error: {what}")),
+            _ => {}
+        }
+    }
+
     /// `node` works with the disk of the other server, since its own has failed.
     pub(crate) fn is_detached(&self, node: usize) -> bool {
         self.has_failed(node) && self.in_session()
@@ -138,6 +189,8 @@ impl World {
     pub(crate) fn promise_at(&mut self, node: usize, notice: &Notice) {
         match notice {
             Notice::Parked { .. } => {
+                // It is up, whoever said that it is off.
+                self.promises.vouched[node] = false;
                 // The other has gone on, and this one has not and does not now.
                 let idle = !self.nodes[node].is_active();
                 let older = idle && self.is_older(node);

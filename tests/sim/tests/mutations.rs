@@ -34,10 +34,6 @@ fn lost_caches() -> Options {
     Options { power: 250, cut: 200, vouch: 100, switch: 500, ..Options::none() }
 }
 
-fn forces() -> Options {
-    Options { kill: 100, force: 150, reset: 100, cut: 150, power: 30, ..quiet() }
-}
-
 fn survivors() -> Options {
     let base =
         Options { survive: 250, switch: 500, cut: 100, reset: 60, unanswered: 100, ..quiet() };
@@ -162,14 +158,13 @@ finds! {
     conn_frames: ConnFrames in everything(), 20;
     damaged_dirty: DamagedDirty in everything(), 60;
     force_flushes: ForceFlushes in lost_forces(), 700;
-    may_hold: MayHold in forces(), 120;
     settle_incomplete: SettleIncomplete in slow_copies(), 300;
     resume_active: ResumeActive in false_claims(), 40;
     resume_boot: ResumeBoot in false_claims(), 300;
     resume_yields: ResumeYields in survivors(), 20;
     resume_unflushed: ResumeUnflushed in survivors(), 60;
     told_may_hold: ToldMayHold in Options::everything(), 20;
-    note_newer: NoteNewer in Options::everything(), 300;
+    note_newer: NoteNewer in Options::everything(), 2000;
     activation_first: ActivationFirst in Options::everything(), 20;
     restored: Restored in Options::everything(), 40;
     peer_was_active: PeerWasActive in crashes(), 150;

@@ -53,6 +53,7 @@ plays! {
     buffer_changed_in_flight: "buffer-changed-in-flight";
     read_then_gone: "read-then-gone";
     read_then_gone_after_a_resume: "read-then-gone/after-a-resume";
+    read_then_gone_settling_stopped: "read-then-gone/settling-stopped";
     credit_deadlock: "credit-deadlock";
     credit_deadlock_unreadable_source: "credit-deadlock/unreadable-source";
     credit_deadlock_hung_cluster_partition: "credit-deadlock/hung-cluster-partition";

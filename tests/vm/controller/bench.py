@@ -142,9 +142,11 @@ def _with_delay(lab, delay):
 
 
 def table(figures, rounds, seconds, say):
-    """Medians, and ratios to DRBD and the disk."""
-    say(f"medians of {rounds} rounds of {seconds} s; lowest..highest in brackets; delay: of every packet, each way")
-    say(f"{'case':9}{'delay':7}{'target':8}{'writes/s':>24}{'p50 us':>10}{'p99 us':>10}{'x DRBD':>9}{'x disk':>9}")
+    """Medians and what they lie between; ratios to DRBD and to the disk, of the same round."""
+    say("The mirror connect is encrypted, DRBD's is not.")
+    say(f"Medians of {rounds} rounds of {seconds} s, lowest..highest in brackets; delay: of every packet, each way.\n")
+    say("| case | delay | target | writes/s | p50 us | p99 us | x DRBD | x disk |")
+    say("|---|---|---|---:|---:|---:|---:|---:|")
     for case, _, _ in CASES:
         for delay in DELAYS:
             for name in ("disk", "DRBD", "mirror"):
@@ -153,14 +155,19 @@ def table(figures, rounds, seconds, say):
                     _row(figures, (delay, case, name), rows, say)
 
 
+def _spread(values, digits=0):
+    return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}..{max(values):.{digits}f}]"
+
+
 def _row(figures, key, rows, say):
     delay, case, name = key
-    rate, p50, p99 = (statistics.median(column) for column in zip(*rows))
-    span = f"{rate:.0f} [{min(r[0] for r in rows):.0f}..{max(r[0] for r in rows):.0f}]"
+    columns = [_spread(column) for column in zip(*rows)]
 
     def ratio(other):
         others = figures.get(other)
-        return f"{rate / statistics.median(r[0] for r in others):.2f}" if others and other != key else "-"
+        if not others or other == key or name == "disk":
+            return ""
+        return _spread([row[0] / base[0] for row, base in zip(rows, others)], 2)
 
-    drbd, disk = ratio((delay, case, "DRBD")), ratio(("none", case, "disk"))
-    say(f"{case:9}{delay:7}{name:8}{span:>24}{p50:>10.0f}{p99:>10.0f}{drbd:>9}{disk:>9}")
+    columns += [ratio((delay, case, "DRBD")), ratio(("none", case, "disk"))]
+    say(f"| {case} | {delay} | {name} | {' | '.join(columns)} |")

@@ -2,23 +2,30 @@
 
 import argparse
 import importlib
+import io
 import json
+import multiprocessing
 import os
 import pkgutil
+import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from . import bench as measuring
 from . import host, network, prepare, process
 from .lab import HERE, PATIENCE, Lab, NotHeld, last_words
 from .machine import CommandError, Ended, Machine
+from .systemd import Systemd
 
 LEFT_OUT = 77
+USUAL_LIMIT = 300  # s for a scenario that says nothing else
+JOBS = min(os.cpu_count() or 1, 8)
 UP = Path(os.environ.get("TMPDIR", "/tmp")) / "clpmd-vm-up"
 
 
@@ -80,10 +87,12 @@ def offered(planned):
 def one(name, module, front, parts, keep_folder):
     """Whether the scenario held."""
     folder = Path(tempfile.mkdtemp(prefix=f"clpmd-vm.{os.getpid()}."))
-    lab, begin, held = Lab(folder, parts, front), time.monotonic(), False
+    kind = Systemd if getattr(module, "SYSTEMD", False) else Lab
+    lab, begin, held = kind(folder, parts, front), time.monotonic(), False
+    before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     say(f"\n== {name} ({front}): {shows(module)}")
     try:
-        signal.alarm(int(getattr(module, "LIMIT", 180) * PATIENCE))
+        signal.alarm(int(getattr(module, "LIMIT", USUAL_LIMIT) * PATIENCE))
         module.scenario(lab)
         held = True
     except (NotHeld, CommandError, TooLong, Ended, TimeoutError, OSError) as e:
@@ -100,7 +109,9 @@ def one(name, module, front, parts, keep_folder):
             say(f"    kept: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    say(f"-- {name} ({front}): {'held' if held else 'FAILED'}, {time.monotonic() - begin:.0f} s")
+    used = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
+    verdict = "held" if held else "FAILED"
+    say(f"-- {name} ({front}): {verdict}, {time.monotonic() - begin:.0f} s, {used:.0f} s of processor time")
     return held
 
 
@@ -120,22 +131,69 @@ def on_alarm(*_):
 def test(args):
     """Runs scenarios, each with servers and disks of its own."""
     planned = list(offered(runs(args.scenario, args.front_end, args.ci)))
+    # The long ones first: nobody waits for one of them at the end.
+    planned.sort(key=lambda run: -getattr(run[1], "LIMIT", USUAL_LIMIT))
     sweep()
-    parts = prepare.parts(binaries(), say)
-    process.own_network()
-    network.make()
-    signal.signal(signal.SIGALRM, on_alarm)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    systemd = any(getattr(module, "SYSTEMD", False) for _, module, _ in planned)
+    parts = prepare.parts(binaries(), say, systemd=systemd)
     say(f"kernel of the servers: {parts['release']}, {parts['accel'].split(',')[0]}")
-    begin, failed, count = time.monotonic(), [], 0
-    for name, module, front in planned:
-        count += 1
-        if not one(name, module, front, parts, args.keep):
-            failed.append(f"{name} ({front})")
+    begin = time.monotonic()
+    results = at_once(args.jobs or JOBS, planned, parts, args.keep)
+    failed = [name for name, held in results if not held]
     for name in failed:
         say(f"failed: {name}")
-    say(f"\nlab: {count - len(failed)} held, {len(failed)} failed, {time.monotonic() - begin:.0f} s")
+    say(f"\nlab: {len(results) - len(failed)} held, {len(failed)} failed, {time.monotonic() - begin:.0f} s")
     return 1 if failed else 0
+
+
+def at_once(jobs, planned, parts, keep):
+    """(name, whether it held) of each, so many at a time, each worker with networks of its own."""
+    fork = multiprocessing.get_context("fork")
+    left, results, order = fork.SimpleQueue(), fork.SimpleQueue(), fork.Lock()
+    jobs = min(jobs, len(planned))
+    for number in [*range(len(planned)), *[None] * jobs]:
+        left.put(number)
+
+    def work():
+        process.die_with_parent()
+        process.own_network()
+        network.make()
+        signal.signal(signal.SIGALRM, on_alarm)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        while (number := left.get()) is not None:
+            name, module, front = planned[number]
+            with together(order) if jobs > 1 else nullcontext():
+                held = one(name, module, front, parts, keep)
+            results.put((number, held))
+
+    workers = [fork.Process(target=work) for _ in range(jobs)]
+    for worker in workers:
+        worker.start()
+    try:
+        for worker in workers:
+            worker.join()
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+    done = {}
+    while not results.empty():
+        number, held = results.get()
+        done[number] = held
+    return [(f"{name} ({front})", done.get(i, False)) for i, (name, _, front) in enumerate(planned)]
+
+
+@contextmanager
+def together(order):
+    """What is said meanwhile comes out in one piece."""
+    out, sys.stdout = sys.stdout, io.StringIO()
+    try:
+        yield
+    finally:
+        text, sys.stdout = sys.stdout.getvalue(), out
+        with order:
+            out.write(text)
+            out.flush()
 
 
 def show_list(_):
@@ -257,6 +315,7 @@ def arguments():
         made.add_argument("--front-end", help="ublk, nbd, ... instead of each that the scenario names")
         if function is test:
             made.add_argument("--ci", action="store_true", help="the shorter set of front ends")
+            made.add_argument("--jobs", type=int, help="scenarios at a time (one for each processor, at most 8)")
             made.add_argument("--keep", action="store_true", help="keep the folder of what failed")
             made.add_argument("scenario", nargs="*", help="all of the usual ones if none is named")
         if function is bench:

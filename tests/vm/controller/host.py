@@ -128,7 +128,7 @@ def _os_release():
         return dict(line.rstrip().split("=", 1) for line in file if "=" in line)
 
 
-def _guest_sources():
+def guest_sources():
     """This machine's Debian sources, for the release of the servers."""
     codename = _os_release().get("VERSION_CODENAME", "").strip('"')
     sources = set()
@@ -149,7 +149,7 @@ def _guest_sources():
 def _refresh(folder):
     for sub in ("lists/partial", "cache/archives/partial"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
-    text = "".join(f"deb [signed-by={KEYRING}] {u} {s} main\n" for u, s in _guest_sources())
+    text = "".join(f"deb [signed-by={KEYRING}] {u} {s} main\n" for u, s in guest_sources())
     sources, stamp = folder / "sources.list", folder / "fresh"
     same = sources.exists() and sources.read_text() == text
     if same and stamp.exists() and time.time() - stamp.stat().st_mtime < KEEP_INDEX:

@@ -19,7 +19,8 @@ BOOT_MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "vir
 MODULES = [*BOOT_MODULES, "ublk_drv", "nbd", "sch_netem", "softdog", "loop", "drbd", "dm_mod", "dm_flakey"]
 # Of this machine, with their libraries: program = package that has it.
 PROGRAMS = {"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "tc": "iproute2", "sqlite3": "sqlite3",
-            "blkid": "util-linux", "mount": "mount", "umount": "mount"}
+            "blkid": "util-linux", "mount": "mount", "umount": "mount",
+            "dmsetup": "dmsetup"}
 # Other names of them.
 LINKS = {"mkfs.ext4": "mke2fs", "fsck.ext4": "e2fsck", "fsck": "e2fsck"}
 KEEP_UNUSED = 6 * 3600  # s; another run may still start machines from an image
@@ -92,6 +93,13 @@ class Modules:
         for other in filter(None, needed):
             chain += [m for m in self.chain(other) if m not in chain]
         return [*chain, name]
+
+    def chain_if_any(self, name):
+        """The same; empty if this kernel has none of that name."""
+        try:
+            return self.chain(name)
+        except RuntimeError:
+            return []
 
 
 def _add_modules(archive, kernel):

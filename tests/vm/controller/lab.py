@@ -14,7 +14,7 @@ from . import network, process
 from .machine import CommandError, Ended, Machine
 
 HERE = Path(__file__).resolve().parent.parent
-MOUNT = "/mnt/nmp1"
+MOUNT, LOGS = "/mnt/nmp1", "/run/clpmd/log"
 RECORDS, ROWS = f"{MOUNT}/records", f"{MOUNT}/db.sqlite"
 PATIENCE = float(os.environ.get("CLPMD_LAB_PATIENCE", "1"))
 KERNEL_SAYS = "dmesg | grep -iE 'oom|killed process|blocked for|segfault' | tail -n 6; dmesg | tail -n 6"
@@ -29,23 +29,29 @@ class Lab:
     """The two servers. `parts` is what machines are made of; sizes are in MiB."""
 
     def __init__(self, folder, parts, front_end, keep=False, say=None):
-        self.folder, self.parts, self.front_end, self.keep = Path(folder), parts, front_end, keep
+        self.folder, self.front_end, self.keep = Path(folder), front_end, keep
+        self.parts = {"disks": ["data", "cluster"], **parts}
         self.begin = time.monotonic()
         self.say = say or (lambda text: print(f"    {time.monotonic() - self.begin:5.1f}  {text}", flush=True))
-        self.machines = {n: Machine(n, self.folder, parts, keep) for n in (1, 2)}
+        self.machines = {n: Machine(n, self.folder, self.parts, keep) for n in (1, 2)}
         self.disks, self.seed = {}, secrets.randbelow(10**6)
         self.secret = secrets.token_hex(24)
-        self.data_mb, self.cluster_mb = 40, 4
+        self.data_mb, self.cluster_mb = 24, 4
         self.agent_lines, self.mirror_lines = "", "initial_mkfs = true"
         self.memory, self.load_modules = {}, True
         self.heard = {1: 0, 2: 0}
+        self.mirror, self.spare_shell = "md1", "shell1"
+        self.mapped = {}  # (server, disk) -> the kind of device-mapper target above it
+        self.var_mb = 0  # of a disk for what must outlive a restart; none
 
     # ---- machines
 
     def make_disks(self):
         """Blank disks of both servers, each a process."""
+        sizes = {"data": self.data_mb, "cluster": self.cluster_mb, **({"var": self.var_mb} if self.var_mb else {})}
+        self.parts["disks"][:] = sizes
         for n in (1, 2):
-            for name, size in (("data", self.data_mb), ("cluster", self.cluster_mb)):
+            for name, size in sizes.items():
                 self.image(n, name).touch()
                 os.truncate(self.image(n, name), size << 20)
                 socket_path, control = self.machines[n].path(name), self.machines[n].path(f"{name}.control")
@@ -75,7 +81,7 @@ class Lab:
         for n in numbers:
             self.machines[n].kill()
         for n in numbers:
-            for name in ("data", "cluster"):
+            for name in self.parts["disks"]:
                 self.seed += 1
                 cached, lost = self.disk(n, name, f"lose {self.seed}").split()
                 if name == "data" and cached != "0":
@@ -117,6 +123,37 @@ class Lab:
                     time.sleep(0.02)
             connection.sendall(command.encode())
             return connection.recv(100).decode()
+
+    # ---- disks below a layer of the kernel's (device mapper)
+
+    def map_disk(self, n, name, kind):
+        """What lies above a disk from now on: `linear`, as if nothing did; `error`, nothing works;
+        `bad-writes`, it can only be read. Restarts do not change it."""
+        known = (n, name) in self.mapped
+        self.mapped[n, name] = kind
+        if self.machines[n].is_on():
+            self._map(n, name, "reload" if known else "create")
+
+    def _map(self, n, name, how):
+        disk = {"data": "/dev/vda", "cluster": "/dev/vdb"}[name]
+        target = {"linear": f"linear {disk} 0", "error": "error", "bad-writes": f"flakey {disk} 0 0 60 1 error_writes"}
+        modules = "mod dm_mod dm_flakey"
+        table = f"0 $(blockdev --getsz {disk}) {target[self.mapped[n, name]]}"
+        # Not suspended with a flush: that would wait for the disk, or for who writes to it.
+        change = f"dmsetup reload {name} --table \"{table}\" && dmsetup suspend --nolockfs --noflush {name} && dmsetup resume {name}"
+        # There is no udev here that would make the name.
+        create = (f"dmsetup create {name} --noudevsync --noudevrules --table \"{table}\" && mkdir -p /dev/mapper &&"
+                  f" ln -sf /dev/dm-$(dmsetup info -c --noheadings -o minor {name}) /dev/mapper/{name}")
+        self.run(n, f"{modules} && {create if how == 'create' else change}")
+
+    def _partition(self, name, plain):
+        """What the configuration names; both servers have the same."""
+        return f"/dev/mapper/{name}" if any(disk == name for _, disk in self.mapped) else plain
+
+    def wait_reset(self, n, limit=60):
+        """Until a server has reset itself. It stays off until it is switched on."""
+        self.wait(limit, f"server{n} resets itself", lambda: not self.machines[n].is_on())
+        self.machines[n].kill()
 
     # ---- links
 
@@ -178,12 +215,14 @@ class Lab:
         for n in (1, 2):
             lines += ["[[server]]", f'name = "server{n}"', f'agent_address = "{network.address("agents", n)}"',
                       f'mirror_connect = ["{network.address("mirror", n)}"]']
-        lines += ["[agent]", 'secret_file = "/etc/clpmd.secret"', 'log_dir = "/run/clpmd/log"', self.agent_lines,
+        lines += ["[agent]", 'secret_file = "/etc/clpmd.secret"', f'log_dir = "{LOGS}"', self.agent_lines,
                   "[[mirror]]", 'name = "md1"', f'front_end = "{self.front_end}"']
         if not re.search(r"^fs =", self.mirror_lines, re.M):
             lines += ['fs = "ext4"', f'mount_point = "{MOUNT}"']
         # A machine that is starved by its neighbours is no failed server.
-        lines += [f"peer_timeout = {int(5000 * PATIENCE)}", self.mirror_lines, 'data_partition = "/dev/vda"', 'cluster_partition = "/dev/vdb"']
+        lines += [f"peer_timeout = {int(5000 * PATIENCE)}", self.mirror_lines,
+                  f'data_partition = "{self._partition("data", "/dev/vda")}"',
+                  f'cluster_partition = "{self._partition("cluster", "/dev/vdb")}"']
         return "\n".join(lines) + "\n"
 
     def _configure(self, n):
@@ -192,6 +231,11 @@ class Lab:
         module = MODULE.get(self.front_end)
         if module and self.load_modules:
             self.run(n, f"mod {module}")
+        for at, name in self.mapped:
+            if at == n:
+                self._map(n, name, "create")
+        if self.var_mb:
+            self.run(n, f"mkdir -p {LOGS}; mount /dev/vdc {LOGS} 2>/dev/null || {{ /usr/bin/mke2fs -q -t ext4 /dev/vdc && mount /dev/vdc {LOGS}; }}")
 
     def start_agent(self, n, program="clpmdagent"):
         """Starts the agent and waits until it answers."""
@@ -213,7 +257,7 @@ class Lab:
     def stop_agent(self, n):
         """Ends the agent in good order."""
         self.run(n, "kill -TERM $(cat /run/agent.pid)")
-        self.wait(60, f"the agent of server{n} ends", lambda: not self.agent_runs(n))
+        self.wait(120, f"the agent of server{n} ends", lambda: not self.agent_runs(n))
 
     def hand_over(self, n):
         """Ends the agent so that the next one goes on with its device."""
@@ -242,7 +286,7 @@ class Lab:
 
     def status(self, n):
         """What `clpmdstat --json` says of the mirror, or nothing."""
-        out = self.sh(n, "clpmdstat --mirror md1 --json 2>/dev/null")[1]
+        out = self.sh(n, f"clpmdstat --mirror {self.mirror} --json 2>/dev/null")[1]
         with suppress(ValueError, KeyError):
             return json.loads(out)["status"] or {}
         return {}
@@ -302,7 +346,9 @@ class Lab:
         """From nothing to a constructed mirror."""
         self.make_disks()
         self.power_on()
+        self.say("both agents answer")
         self.wait_normal(120)
+        self.say("constructed")
         if "initial_mkfs = true" in self.mirror_lines:
             self.wait(60, "the file system is made", lambda: self.logged(1, "md1 is constructed"))
 
@@ -438,7 +484,7 @@ def last_words(lab):
             lab.say(f"  {line}")
         with suppress(Ended, TimeoutError, OSError):
             if lab.machines[n].is_on():
-                code, out = lab.sh(n, f"clpmdstat --mirror md1; {KERNEL_SAYS}", 15, "shell1")
+                code, out = lab.sh(n, f"clpmdstat --mirror md1; {KERNEL_SAYS}", 15, lab.spare_shell)
                 for line in out.splitlines():
                     lab.say(f"  {line}")
                 continue

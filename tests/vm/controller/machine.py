@@ -7,9 +7,10 @@ import socket
 import subprocess
 import time
 
-from . import process
+from . import host, process
 
 BOOT_LIMIT = 90  # s; some 4 s alone on an idle machine, emulated
+BOOT_LIMIT_SYSTEMD = 300
 
 
 class Ended(Exception):
@@ -133,14 +134,16 @@ class Machine:
         self.shells, self.monitor = {}, None
         for name in ("shell0", "shell1", "monitor"):
             self.path(name).unlink(missing_ok=True)
-        command = [*self.parts["qemu"], *self._base(memory), *self._channels(), *self._disks(), *self._nets()]
+        command = [*self.parts["qemu"], *self._base(memory), *self._channels(), *self._root(), *self._disks(),
+                   *self._nets()]
         self.process = process.start(command, self.path("qemu"), self.keep, env=self.parts["environment"])
 
     def _base(self, memory):
         p = self.parts
-        words = f"console=ttyS0 quiet panic=-1 reboot=t server={self.number} {p.get('words', '')}"
+        words = f"console=ttyS0 quiet panic=-1 reboot=t server={self.number} systemd.hostname=server{self.number} audit=0"
         return [
-            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "q35"),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-M", "q35"),
+            *(() if p.get("root") else ("-no-reboot",)),
             *("-m", memory or p["memory"], "-smp", "1", "-accel", p["accel"], "-cpu", p["cpu"]),
             *("-kernel", p["kernel"], "-initrd", p["image"], "-append", words),
             *("-chardev", f"file,id=con,path={self.path('console')},append=on", "-serial", "chardev:con"),
@@ -157,13 +160,27 @@ class Machine:
         words += ["-chardev", f"file,id=acks,path={self.path('acks')},append=on"]
         return [*words, "-device", "virtserialport,chardev=acks,name=acks"]
 
+    def _root(self):
+        """A disk with a root file system, if it has one; what is changed there lasts as long as the lab."""
+        disk, path = self.parts.get("root"), self.path("root")
+        if not disk:
+            return []
+        if not path.exists():
+            host.run(self.parts["qemu-img"], "create", "-q", "-f", "qcow2", "-b", disk, "-F", "raw", path)
+        return ["-drive", f"if=none,id=root,format=qcow2,file={path},cache=unsafe",
+                "-device", "virtio-blk-pci,drive=root,serial=root"]
+
     def _disks(self):
         words = []
-        for name in ("data", "cluster"):
+        scsi = self.parts.get("scsi", ())
+        if scsi:
+            words += ["-device", "virtio-scsi-pci"]
+        for name in self.parts["disks"]:
             source = f"driver=raw,file.driver=nbd,file.server.type=unix,file.server.path={self.path(name)}"
             options = "cache.direct=on,discard=unmap,detect-zeroes=off,werror=report,rerror=report"
             words += ["-drive", f"if=none,id={name},{source},{options}"]
-            words += ["-device", f"virtio-blk-pci,drive={name},serial={name}"]
+            kind = "scsi-hd" if name in scsi else "virtio-blk-pci"
+            words += ["-device", f"{kind},drive={name},serial={name}"]
         return words
 
     def _nets(self):
@@ -182,7 +199,7 @@ class Machine:
         """One of its shells."""
         if name not in self.shells:
             try:
-                self.shells[name] = Shell(self.path(name))
+                self.shells[name] = Shell(self.path(name), BOOT_LIMIT_SYSTEMD if self.parts.get("root") else BOOT_LIMIT)
             except (OSError, Ended, TimeoutError) as e:
                 raise Ended(f"server{self.number} does not come up: {e}; {self.last_words()}") from None
         return self.shells[name]

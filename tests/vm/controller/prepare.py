@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import host, image, network, process
+from . import host, image, network, process, root
 
 GUEST = Path(__file__).resolve().parent.parent / "guest"
 MEMORY = "384"  # MiB
@@ -25,8 +25,9 @@ def _check_ground():
         raise host.LeftOut("there is no /dev/net/tun")
 
 
-def parts(binaries, say, more=lambda tools: []):
-    """What `Machine` takes. Call it before `own_network`: it may have to download."""
+def parts(binaries, say, more=lambda tools: [], systemd=False):
+    """What `Machine` takes; under "systemd" what one with systemd takes instead, if it is wanted.
+    Call it before `own_network`: it may have to download."""
     _check_ground()
     tools = host.Tools()
     tools.need({"qemu-system-x86_64": "qemu-system-x86", "zstd": "zstd", "ip": "iproute2"})
@@ -41,7 +42,10 @@ def parts(binaries, say, more=lambda tools: []):
         "taps": network.taps,
         "release": kernel.name.removeprefix("linux-image-"),
     }
-    return {**found, **_accelerator(found, say)}
+    found |= _accelerator(found, say)
+    if systemd:
+        found["systemd"] = root.parts(tools, kernel, binaries, say)
+    return found
 
 
 def _firmware(tools):

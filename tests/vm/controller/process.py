@@ -17,17 +17,19 @@ def own_network():
         raise OSError(ctypes.get_errno(), "no network namespace of its own")
 
 
+def die_with_parent():
+    """This process ends when the thread that started it does."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def start(command, log, keep=False, **options):
     """A process that dies with this one, unless it is to be kept. For the main thread only: a
     process dies with the thread that started it."""
 
-    def with_parent():
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
     with open(log, "ab") as out:
         return subprocess.Popen(
             [str(c) for c in command], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            start_new_session=True, preexec_fn=None if keep else with_parent, **options,
+            start_new_session=True, preexec_fn=None if keep else die_with_parent, **options,
         )
 
 

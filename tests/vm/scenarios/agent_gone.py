@@ -1,7 +1,6 @@
 """The active server's agent dies and does not come back: its device waits for the set time, then
 fails; nobody hangs, and the other server takes over with every record."""
 
-LIMIT = 150
 WAIT = 10  # s
 
 

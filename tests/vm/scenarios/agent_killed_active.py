@@ -1,7 +1,6 @@
 """The active server's agent is killed under load and started again: the device stays, its I/O waits
 and goes on, without an error."""
 
-LIMIT = 180
 FRONT_ENDS = ("ublk", "nbd")
 ROUNDS = 3
 

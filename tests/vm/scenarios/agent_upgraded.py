@@ -1,6 +1,5 @@
 """The active server's agent is replaced while SQLite writes, three times: no error, a short pause."""
 
-LIMIT = 240
 FRONT_ENDS = ("ublk", "nbd")
 CI_FRONT_ENDS = ("ublk",)
 

@@ -1,7 +1,6 @@
 """What an operator lives through, from construction to the end of a split brain: work, a cut link,
 a crash and failover, the way back."""
 
-LIMIT = 300
 FRONT_ENDS = ("ublk", "nbd")
 TREE = "/lib/modules"  # of the server itself: some files to compare with
 
@@ -17,6 +16,7 @@ def is_whole(lab, n, *names):
 
 
 def scenario(lab):
+    lab.data_mb = 40  # for three copies of the tree
     lab.up()
     lab.activate(1)
     lab.refused(2, "--active md1", 89, "active on the other server")

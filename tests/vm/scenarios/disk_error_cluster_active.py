@@ -1,8 +1,6 @@
 """The active server's cluster partition fails under load: at the next break it cannot note what it
 must, so it stops, and the other server takes over with every record."""
 
-LIMIT = 150
-
 
 def scenario(lab):
     lab.up()

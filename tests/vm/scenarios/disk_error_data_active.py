@@ -1,8 +1,6 @@
 """The active server's data disk fails writes under load: the application gets an error and no lie,
 and the other server takes over with every record."""
 
-LIMIT = 150
-
 
 def scenario(lab):
     lab.up()

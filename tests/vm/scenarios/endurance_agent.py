@@ -3,7 +3,7 @@
 from scenarios import agent_killed_active
 
 CI = False
-LIMIT = 1800
+LIMIT = 5400
 FRONT_ENDS = ("ublk", "nbd")
 
 

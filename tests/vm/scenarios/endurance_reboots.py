@@ -1,7 +1,7 @@
 """Twenty times: the active server is shut down in good order under load, the other takes over."""
 
 CI = False
-LIMIT = 1500
+LIMIT = 5400
 FRONT_ENDS = ("ublk", "nbd")
 
 

@@ -1,8 +1,6 @@
 """The active server stands still and the other one takes over: it wakes up into a split brain that
 both see, and loses only what the operator gives up."""
 
-LIMIT = 150
-
 
 def scenario(lab):
     lab.up()

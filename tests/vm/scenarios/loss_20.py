@@ -1,7 +1,5 @@
 """One packet in five is lost, under load: breaks, recoveries and long pauses, but no error and no loss."""
 
-LIMIT = 180
-
 
 def scenario(lab):
     lab.up()

@@ -1,7 +1,6 @@
 """A small machine whose memory is full of dirty pages of the mirror, and of what cannot be dropped:
 they are written, nothing hangs, no process is ended."""
 
-LIMIT = 300
 FRONT_ENDS = ("ublk", "nbd")
 FREE = 110  # MiB that are left of the memory
 

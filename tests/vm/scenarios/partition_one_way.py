@@ -1,13 +1,14 @@
-"""The mirror connect is dead in one direction only, then in the other: the active side goes on."""
+"""One direction is dead: what the active server sends, on the mirror connect; then what the other one
+sends, on every network. The active side goes on."""
 
 
 def scenario(lab):
     lab.up()
     lab.activate(1)
     lab.start_load(1)
-    for sender in (1, 2):
+    for sender, net in ((1, "mirror"), (2, "all")):
         mark = lab.last_ack()
-        lab.degrade("loss 100%", "mirror", senders=[sender])
+        lab.degrade("loss 100%", net, senders=[sender])
         lab.wait_colors(1, "GREEN RED")
         lab.goes_on()
         lab.say(f"nothing from server{sender} arrives: longest pause {lab.longest_pause(mark):.2f} s")

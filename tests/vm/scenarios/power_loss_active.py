@@ -2,7 +2,6 @@
 
 import time
 
-LIMIT = 240
 FRONT_ENDS = ("ublk", "nbd")
 
 

@@ -1,7 +1,5 @@
 """Both servers are shut down in good order and come back, in either order: Normal by itself."""
 
-LIMIT = 180
-
 
 def scenario(lab):
     lab.up()

@@ -1,7 +1,5 @@
 """Both servers are activated apart: nothing is overwritten until the operator decides."""
 
-LIMIT = 150
-
 
 def scenario(lab):
     lab.up()

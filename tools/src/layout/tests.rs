@@ -1,10 +1,12 @@
 //! Every layout to the letter.
 
-use super::{active, clock, state};
+use super::{active, clock, connect, detail, state};
 use crate::fixture::{report, side};
 use jiff::tz::{TimeZone, offset};
+use mirror_agent::config::Config;
 use mirror_agent::ctl::MirrorReport;
-use mirror_core::status::{Color, CopyKind, Phase, RecoveryStatus, SideStatus};
+use mirror_agent::figures::{Connected, Figures};
+use mirror_core::status::{Color, CopyKind, LinkStatus, Phase, RecoveryStatus, SideStatus};
 
 fn unknown() -> SideStatus {
     SideStatus { active: None, disk_error: None, marked_regions: None, ..side(Color::Gray) }
@@ -237,4 +239,65 @@ fn long_names_never_run_together() {
     let at = |line: &str, word: &str| line.rfind(word);
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(at(lines[2], "b"), at(lines[4], "GREEN"), "columns line up: {text}");
+}
+
+/// The configuration of the two servers of the fixture, with two mirror connects.
+fn config() -> Config {
+    let text = "[[server]]\nname = \"server1\"\nmirror_connect = [\"10.0.0.1\", \"10.1.0.1\"]\n\
+         [[server]]\nname = \"server2\"\nmirror_connect = [\"10.0.0.2\", \"10.1.0.2\"]\n\
+         [[mirror]]\nname = \"md1\"\nmount_point = \"/mnt/nmp1\"\n\
+         data_partition = \"/dev/sdb2\"\ncluster_partition = \"/dev/sdb1\"\n";
+    Config::parse(std::path::Path::new("x.toml"), text, Some("server1"), "").expect("good")
+}
+
+fn second_in_use() -> Figures {
+    let mut figures = Figures::default();
+    let [local, remote] = ["10.1.0.1", "10.1.0.2"].map(str::to_owned);
+    figures.connected = Some(Connected { local, remote });
+    figures.round_trip.add(1900);
+    figures.round_trip.add(412);
+    figures
+}
+
+#[test]
+fn the_mirror_connect_in_use() {
+    let mut r = report(Phase::Normal, [side(Color::Green), side(Color::Green)]);
+    r.status.link = LinkStatus::Session;
+    let want = "\
+Mirror Connect Status: Connected
+
+md1                 server1              server2
+------------------------------------------------------------
+Mirror Connect 1    10.0.0.1             10.0.0.2
+Mirror Connect 2    10.1.0.1             10.1.0.2  (in use)
+Port                29051                29051
+
+Round Trip:         0.412 ms
+Longest:            1.900 ms
+";
+    assert_eq!(connect(&r, &config(), &second_in_use()), want);
+    r.status.link = LinkStatus::Down;
+    let cut = connect(&r, &config(), &Figures::default());
+    assert!(cut.starts_with("Mirror Connect Status: Not Connected\n"), "{cut}");
+    assert!(!cut.contains("in use") && cut.contains("Round Trip:         --\n"), "{cut}");
+}
+
+#[test]
+fn everything_at_once() {
+    let mut r = report(Phase::Normal, [side(Color::Green), side(Color::Green)]);
+    r.status.link = LinkStatus::Session;
+    let text = detail(&r, &config(), &second_in_use(), &TimeZone::UTC);
+    for line in [
+        "Mirror Status: Normal",
+        "Mirror Color        GREEN                GREEN",
+        "Data Partition      /dev/sdb2            /dev/sdb2",
+        "Mirror Connect 2    10.1.0.1             10.1.0.2  (in use)",
+        "Device:             /dev/NMP1",
+        "File System:        ext4",
+        "Heartbeat:          every 1000 ms, lost after 5000 ms",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+    assert_eq!(text.matches("Active Status").count(), 1);
+    assert_eq!(text.matches("Mirror Color").count(), 1);
 }

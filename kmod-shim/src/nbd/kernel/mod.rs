@@ -203,16 +203,20 @@ pub fn is_connected(number: u32, identifier: &str) -> bool {
 /// What is known of a connected device that was made with an identifier.
 #[must_use]
 pub fn look(number: u32) -> Option<Found> {
-    let read = |name: &str| {
-        let path = format!("/sys/block/nbd{number}/{name}");
-        fs::read_to_string(path).ok().map(|text| text.trim_end_matches('\n').to_owned())
-    };
+    found(number, |name| fs::read_to_string(format!("/sys/block/nbd{number}/{name}")).ok())
+}
+
+/// What the files of a device in sysfs say, by their names in its folder.
+#[must_use]
+pub fn found(number: u32, text: impl Fn(&str) -> Option<String>) -> Option<Found> {
+    let read = |name: &str| Some(text(name)?.trim_end_matches('\n').to_owned());
     // After a disconnect the device keeps its identifier until its last user goes.
     let process: u32 = read("pid")?.parse().ok()?;
     let sectors: u64 = read("size")?.parse().ok()?;
     let block = read("queue/logical_block_size")?.parse().ok()?;
     let identifier = read("backend")?;
-    (process != 0).then_some(Found { number, size: sectors * 512, block, identifier })
+    let size = sectors.checked_mul(512)?;
+    (process != 0).then_some(Found { number, size, block, identifier })
 }
 
 /// All connected devices whose identifier begins so.
@@ -232,6 +236,15 @@ pub fn find(prefix: &str) -> io::Result<Vec<Found>> {
         all.extend(number.and_then(look).filter(|found| found.identifier.starts_with(prefix)));
     }
     Ok(all)
+}
+
+/// The device's number in one datagram of the driver's answer to [`connect`]: `None` if the end of
+/// the answer is not in it, else the kernel's error, or the number if there is one.
+#[must_use]
+pub fn number_in(datagram: &[u8], sequence: u32) -> Option<io::Result<Option<u32>>> {
+    let mut answer = Vec::new();
+    let end = netlink::read_answer(datagram, sequence, &mut answer)?;
+    Some(end.map(|()| find_u32(&answer, attribute::INDEX)))
 }
 
 fn index(number: u32) -> Attributes {

@@ -127,11 +127,30 @@ fn next_answer(bytes: &mut &[u8], sequence: u32) -> Option<Answer> {
         *bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         match body.first_chunk::<4>() {
             _ if !ours => {}
-            Some(error) if kind == ERROR => return Some(Answer::End(-i32::from_ne_bytes(*error))),
+            Some(error) if kind == ERROR => {
+                return Some(Answer::End(i32::from_ne_bytes(*error).saturating_neg()));
+            }
             Some(_) => return Some(Answer::Attributes(body[COMMAND_HEADER..].to_vec())),
             None => {}
         }
     }
+}
+
+/// Reads one datagram of an answer: attributes are left in `found`. The end, if it is there: the
+/// kernel's word.
+pub(super) fn read_answer(
+    mut datagram: &[u8],
+    sequence: u32,
+    found: &mut Vec<u8>,
+) -> Option<io::Result<()>> {
+    while let Some(answer) = next_answer(&mut datagram, sequence) {
+        match answer {
+            Answer::Attributes(bytes) => *found = bytes,
+            Answer::End(0) => return Some(Ok(())),
+            Answer::End(errno) => return Some(Err(io::Error::from_raw_os_error(errno))),
+        }
+    }
+    None
 }
 
 /// A socket to one family.
@@ -171,13 +190,9 @@ impl Netlink {
         let mut buffer = vec![0; MAX_ANSWER];
         loop {
             let length = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC)?;
-            let mut rest = buffer.get(..length).ok_or_else(|| malformed("too long an answer"))?;
-            while let Some(answer) = next_answer(&mut rest, self.sequence) {
-                match answer {
-                    Answer::Attributes(bytes) => found = bytes,
-                    Answer::End(0) => return Ok(found),
-                    Answer::End(errno) => return Err(io::Error::from_raw_os_error(errno)),
-                }
+            let datagram = buffer.get(..length).ok_or_else(|| malformed("too long an answer"))?;
+            if let Some(end) = read_answer(datagram, self.sequence, &mut found) {
+                return end.map(|()| found);
             }
         }
     }

@@ -3,6 +3,7 @@
 use crate::agent::{DriverEvent, HostOps, MirrorHandle, Opened, Peer, Plant, Step, StepError};
 use crate::config::{Config, MirrorConfig};
 use crate::ctl::Answer;
+use crate::figures::Figures;
 use crate::host::power::{Power, PowerAction};
 use crate::messages::MdCode;
 use crate::peer::{PeerAnswer, PeerError, PeerRequest};
@@ -11,6 +12,7 @@ use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::status::{Color, LinkStatus, MirrorStatus, Phase, SideStatus};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 /// Both sides in sync, inactive, in session, seen from `local`.
@@ -69,14 +71,19 @@ pub(crate) struct Fake {
     pub(crate) fail: Mutex<Vec<&'static str>>,
     pub(crate) refuse: Mutex<Option<Refusal>>,
     pub(crate) fsck_due: Mutex<bool>,
+    pub(crate) mounted: Mutex<bool>,
     /// Nothing is found on the device.
     pub(crate) blank: Mutex<bool>,
     /// The device would outlive the agent.
     pub(crate) stays: Mutex<bool>,
+    /// How long a suspension takes.
+    pub(crate) suspends_for: Mutex<Duration>,
     /// The mirror is found active on the device of an earlier agent.
     pub(crate) resumed: Mutex<bool>,
     pub(crate) events: mpsc::Sender<DriverEvent>,
     receiver: Mutex<Option<mpsc::Receiver<DriverEvent>>>,
+    /// How long its last question waits for an answer.
+    pub(crate) asked_for: Mutex<Duration>,
     /// What the other agent answers; `None` = it cannot be reached.
     pub(crate) peer: Mutex<Option<PeerAnswer>>,
 }
@@ -95,11 +102,14 @@ impl Fake {
             fail: Mutex::default(),
             refuse: Mutex::default(),
             fsck_due: Mutex::default(),
+            mounted: Mutex::default(),
             blank: Mutex::default(),
             stays: Mutex::default(),
+            suspends_for: Mutex::default(),
             resumed: Mutex::default(),
             events,
             receiver: Mutex::new(Some(receiver)),
+            asked_for: Mutex::default(),
             peer: Mutex::default(),
         })
     }
@@ -159,8 +169,18 @@ impl Fake {
 
 impl MirrorHandle for Fake {
     fn command(&self, command: Command) -> Answer<Result<Done, Refusal>> {
-        self.journal.note(format!("{command:?}"));
-        Self::ready(self.apply(command))
+        let what = format!("{command:?}");
+        self.journal.note(what.as_str());
+        let result = self.apply(command);
+        if what != "Suspend" {
+            return Self::ready(result);
+        }
+        let (journal, time) = (self.journal.clone(), *self.suspends_for.lock().expect("lock"));
+        Box::pin(async move {
+            tokio::time::sleep(time).await;
+            journal.note("suspended");
+            result
+        })
     }
 
     fn status(&self) -> Answer<Option<MirrorStatus>> {
@@ -169,6 +189,12 @@ impl MirrorHandle for Fake {
             return Box::pin(std::future::pending());
         }
         Self::ready(Some(status))
+    }
+
+    fn figures(&self, _: bool) -> Answer<Option<Box<Figures>>> {
+        let mut figures = Box::<Figures>::default();
+        figures.device.write.add(512, 7);
+        Self::ready(Some(figures))
     }
 
     fn open_front_end(&self) -> Answer<Step<PathBuf>> {
@@ -225,11 +251,15 @@ impl HostOps for Fake {
     }
 
     fn is_mounted(&self) -> Answer<Option<bool>> {
-        Self::ready(Some(false))
+        Self::ready(Some(*self.mounted.lock().expect("lock")))
     }
 
     fn make_fs(&self) -> Answer<Step<()>> {
         Self::ready(self.step("mkfs"))
+    }
+
+    fn reconfigure(&self, _: &Config, mirror: &MirrorConfig) {
+        self.journal.note(format!("reconfigure {}", mirror.name));
     }
 
     fn is_blank(&self) -> Answer<Option<bool>> {
@@ -247,7 +277,12 @@ impl Power for Fake {
 pub(crate) struct FakePeer(pub(crate) Arc<Fake>);
 
 impl Peer for FakePeer {
-    fn ask(&self, request: PeerRequest) -> Answer<Result<PeerAnswer, PeerError>> {
+    fn ask_within(
+        &self,
+        request: PeerRequest,
+        limit: Duration,
+    ) -> Answer<Result<PeerAnswer, PeerError>> {
+        *self.0.asked_for.lock().expect("lock") = limit;
         self.0.journal.note(format!("peer: {request:?}"));
         let answer = self.0.peer.lock().expect("lock").clone();
         Fake::ready(answer.ok_or_else(|| PeerError::Unreachable("cut".to_owned())))
@@ -295,6 +330,28 @@ impl Plant for TwoPlant {
             }
             let events = take_events(&fake);
             Ok(Opened { driver: fake.clone(), host: fake, events, resumed: false })
+        })
+    }
+
+    fn sweep(&self, _: Arc<Config>) -> Answer<()> {
+        Fake::ready(())
+    }
+}
+
+/// Opens every mirror as a fake of its own that was prepared for it, and fails for any other.
+pub(crate) struct ManyPlant(pub(crate) Vec<(&'static str, Arc<Fake>)>);
+
+impl Plant for ManyPlant {
+    fn open(&self, _: Arc<Config>, mirror: MirrorConfig, _: Secret) -> Answer<Step<Opened>> {
+        let found = self.0.iter().find(|(name, _)| *name == mirror.name);
+        Fake::ready(match found {
+            Some((_, fake)) => Ok(Opened {
+                driver: fake.clone(),
+                host: fake.clone(),
+                events: take_events(fake),
+                resumed: false,
+            }),
+            None => Err(StepError { code: MdCode::ReadCluster, message: "torn".to_owned() }),
         })
     }
 

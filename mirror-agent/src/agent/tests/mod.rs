@@ -2,9 +2,11 @@
 
 mod emergency;
 pub(crate) mod fakes;
+mod figures;
 mod follow;
 mod messages;
 mod order;
+mod reload;
 mod routing;
 mod start;
 
@@ -76,15 +78,18 @@ async fn lab_with(more: &str, switches: BTreeMap<String, EventSwitches>) -> Lab 
         super::StepError { code: crate::messages::MdCode::ReadCluster, message: "torn".to_owned() };
     let agent = Arc::new(Agent {
         config,
-        mirrors: vec![
+        reloads: super::reload::Orders::new().0,
+        mirrors: std::sync::RwLock::new(vec![
             Entry::Open(Arc::clone(&mirror)),
             Entry::Broken { name: "md2".to_owned(), error, peer: Arc::default() },
-        ],
+        ]),
         peer: Box::new(FakePeer(fake.clone())),
         events,
         stopping: AtomicBool::new(false),
         died: tokio::sync::Notify::new(),
         emergency: super::emergency::Emergency::new(fake.clone()),
+        changes: Arc::default(),
+        followers: tokio::sync::Semaphore::new(1),
     });
     Lab { fake, agent, mirror, alert, log: Some(log) }
 }

@@ -160,6 +160,25 @@ async fn what_a_predecessor_left_open_is_closed() {
     assert_eq!(first.fake.journal.take(), ["umount", "detach", "close front end", "Deactivate"]);
 }
 
+/// A server that is gone has been asked all the while: an activation does not wait as long again.
+#[tokio::test]
+async fn who_has_not_answered_is_asked_once_more_and_not_waited_for() {
+    let lab = lab("").await;
+    lab.fake.status.lock().expect("lock").link = mirror_core::status::LinkStatus::Down;
+    let asked_for = || *lab.fake.asked_for.lock().expect("lock");
+    let refused = lab.agent.informed(&lab.mirror, How::default()).await.expect("asked");
+    assert_eq!((refused.peer_seen_active, asked_for()), (None, crate::peer::ASK_LIMIT));
+    lab.mirror.peer.asking();
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    // Should it be back, it is heard.
+    *lab.fake.peer.lock().expect("lock") = Some(crate::peer::PeerAnswer::Active(true));
+    let how = lab.agent.informed(&lab.mirror, How::default()).await.expect("asked");
+    assert_eq!(
+        (how.peer_seen_active, asked_for()),
+        (Some(true), std::time::Duration::from_secs(1))
+    );
+}
+
 /// What the other agent said before a long wait may not be true any more.
 #[tokio::test]
 async fn the_other_agent_is_asked_when_the_mirror_is_free() {

@@ -39,7 +39,7 @@ fn config(dir: &Path, address: &str) -> Config {
 
 fn options(config: &Config) -> (Options, std::thread::JoinHandle<()>) {
     let (events, log) = EventLog::start(Sinks::of(config)).expect("events");
-    (Options { events, notify: None, power: Fake::new(0) }, log)
+    (Options { events, notify: None, power: Fake::new(0), hangup: None }, log)
 }
 
 fn alerts(dir: &Path) -> String {
@@ -207,7 +207,7 @@ async fn a_device_that_outlives_the_agent_is_left_to_the_next_one() {
     let (clean, steps, _) =
         run_active(End::Suspend, |fake| *fake.stays.lock().expect("lock") = true).await;
     assert!(clean);
-    assert_eq!(steps, ["sweep", "open md1", "open md2", "Suspend", "leave"]);
+    assert_eq!(steps, ["sweep", "open md1", "open md2", "Suspend", "suspended", "leave"]);
 }
 
 #[tokio::test]
@@ -230,7 +230,33 @@ async fn no_device_waits_for_the_work_on_another_mirror() {
     ended.expect("md1 is not waited for").expect("started");
     log.join().expect("delivered");
     let steps: Vec<_> = journal.take().into_iter().filter(|s| !s.starts_with("peer:")).collect();
-    assert_eq!(steps[steps.len() - 3..], ["end", "Suspend", "leave"], "{steps:?}");
+    let last = ["end", "Suspend", "suspended", "leave"];
+    assert_eq!(steps[steps.len() - 4..], last, "{steps:?}");
+}
+
+/// A device that is left has no server, and its time runs: the other one may need a minute yet.
+#[tokio::test]
+async fn no_device_is_left_before_all_are_ready_for_it() {
+    use super::fakes::{Journal, TwoPlant};
+    let dir = tempfile::tempdir().expect("folder");
+    let config = config(dir.path(), "127.0.0.1");
+    let journal = Journal::default();
+    let fakes = [0, 300].map(|slow_ms| {
+        let fake = Fake::with_journal(0, journal.clone());
+        fake.set_active(true);
+        *fake.stays.lock().expect("lock") = true;
+        *fake.suspends_for.lock().expect("lock") = Duration::from_millis(slow_ms);
+        fake
+    });
+    let (options, log) = options(&config);
+    let plant = Arc::new(TwoPlant(fakes, Arc::new(tokio::sync::Semaphore::new(1))));
+    let running = run(config, plant, options, std::future::ready(End::Suspend));
+    let ended = tokio::time::timeout(Duration::from_secs(60), running).await;
+    assert_eq!(ended.expect("it ends").expect("started"), Ended::Cleanly);
+    log.join().expect("delivered");
+    let steps: Vec<_> = journal.take().into_iter().filter(|s| !s.starts_with("peer:")).collect();
+    let last = ["Suspend", "Suspend", "suspended", "suspended", "leave", "leave"];
+    assert_eq!(steps[steps.len() - 6..], last, "{steps:?}");
 }
 
 #[tokio::test]

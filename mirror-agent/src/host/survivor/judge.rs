@@ -130,6 +130,8 @@ mod tests {
             server: -1,
             size: 1 << 30,
             block: 512,
+            depth: 64,
+            max_io: 1 << 19,
         }
     }
 

@@ -5,7 +5,7 @@ use crate::units::Side;
 use crate::wire::error::{HandshakeError as E, Refusal};
 use crate::wire::handshake::{Secret, VersionRange};
 use crate::wire::link::{Link, LinkConfig, LinkError, LinkEvent};
-use crate::wire::{EncodeError, PeerHello};
+use crate::wire::{EncodeError, PeerHello, Security};
 
 /// Runs the handshake to its end and gives both results.
 fn shake(mut a: Link, mut b: Link) -> (Result<(), E>, Result<(), E>) {
@@ -245,7 +245,7 @@ fn other_protocols_and_nonsense_are_refused() {
     assert_eq!(changed(8, 0), malformed("version range"));
     assert_eq!(changed(14, 1), malformed("version"));
     assert_eq!(changed(16, 2), malformed("side"));
-    assert_eq!(changed(17, 2), Err(E::Mode(2)));
+    assert_eq!(changed(17, 2), Err(E::Mode { ours: Security::Authenticated, theirs: 2 }));
     for (at, value) in [(18, 0), (18, 2), (18, 4), (18, 32), (18, 255), (32, b'\n')] {
         assert_eq!(changed(at, value), malformed("mirror name"), "byte {at} = {value}");
     }

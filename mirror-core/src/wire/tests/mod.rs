@@ -1,5 +1,6 @@
 //! Tests of the wire as a whole. The rules of single header fields are tested beside the header.
 
+mod encrypted;
 mod frames;
 mod handshakes;
 mod pinned;
@@ -7,7 +8,7 @@ mod speed;
 mod streams;
 
 use super::link::{Link, LinkConfig, LinkEvent};
-use super::{Encoded, Frame, Message, Secret};
+use super::{Encoded, Frame, Message, Secret, Security};
 use crate::buf::Buf;
 use crate::record::{Card, Inconsistent, Record};
 use crate::units::{ActivationNo, Extent, Generation, Id16, SessionNo, Side};
@@ -16,8 +17,12 @@ const DIALLER_NONCE: [u8; 32] = [0x11; 32];
 const ACCEPTOR_NONCE: [u8; 32] = [0x22; 32];
 
 fn config(side: Side) -> LinkConfig {
+    config_of(Security::Authenticated, side)
+}
+
+fn config_of(security: Security, side: Side) -> LinkConfig {
     let secret = Secret::new(b"sixteen byte key and more").unwrap();
-    LinkConfig { secret, mirror: "md1".to_owned(), side }
+    LinkConfig { secret, mirror: "md1".to_owned(), side, security }
 }
 
 fn dialler() -> Link {
@@ -28,9 +33,19 @@ fn acceptor() -> Link {
     Link::accept(config(Side::Second), ACCEPTOR_NONCE).unwrap()
 }
 
+/// Both ends before the handshake.
+fn ends_of(security: Security) -> (Link, Link) {
+    let (first, second) = (config_of(security, Side::First), config_of(security, Side::Second));
+    (Link::dial(first, DIALLER_NONCE).unwrap(), Link::accept(second, ACCEPTOR_NONCE).unwrap())
+}
+
 /// Both ends after a good handshake, their `Ready` events taken.
 fn pair() -> (Link, Link) {
-    let (mut a, mut b) = (dialler(), acceptor());
+    pair_of(Security::Authenticated)
+}
+
+fn pair_of(security: Security) -> (Link, Link) {
+    let (mut a, mut b) = ends_of(security);
     b.feed(&a.take_output()).unwrap();
     a.feed(&b.take_output()).unwrap();
     b.feed(&a.take_output()).unwrap();

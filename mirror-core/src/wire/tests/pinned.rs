@@ -1,10 +1,10 @@
 //! Exact bytes. If one of these fails, the wire has changed: that needs a new version, not new
 //! bytes here. The handshake's first 16 bytes may never change at all.
 
-use super::{acceptor, bytes_of, dialler, frame, full_card, pair, write_frame};
-use crate::wire::Message;
+use super::{acceptor, bytes_of, dialler, ends_of, frame, full_card, pair, pair_of, write_frame};
 use crate::wire::codec::encode;
 use crate::wire::header::Kind;
+use crate::wire::{Message, Security};
 
 fn hex(bytes: &[u8]) -> Vec<String> {
     let line = |chunk: &[u8]| chunk.iter().map(|b| format!("{b:02x}")).collect();
@@ -33,6 +33,20 @@ fn data_frame_with_its_tag() {
     let (mut a, _) = pair();
     let bytes = bytes_of(&a.encode(&write_frame(0x0102, 16)).unwrap());
     same(&bytes, WRITE);
+}
+
+#[test]
+fn opening_messages_and_a_frame_when_encrypted() {
+    let (mut a, mut b) = ends_of(Security::Encrypted);
+    let hello = a.take_output();
+    b.feed(&hello).unwrap();
+    let reply = b.take_output();
+    a.feed(&reply).unwrap();
+    same(&hello[16..], ENCRYPTED_HELLO);
+    same(&reply[16..], ENCRYPTED_REPLY);
+    same(&a.take_output()[32..], ENCRYPTED_PROOF);
+    let (mut a, _) = pair_of(Security::Encrypted);
+    same(&bytes_of(&a.encode(&write_frame(0x0102, 16)).unwrap()), ENCRYPTED_WRITE);
 }
 
 #[test]
@@ -98,4 +112,28 @@ const CARD: &[&str] = &[
     "00000505050505050505050505050505",
     "0505e100000000000000ffffffffffff",
     "ffff00f1536500000000",
+];
+const ENCRYPTED_HELLO: &[&str] = &[
+    "00020300000000000000000000000000",
+    "6d643100000000000000000000000000",
+    "00000000000000000000000000000000",
+    "7b4e909bbe7ffe44c465a220037d608e",
+    "e35897d31ef972f07f74892cb0f73f13",
+];
+const ENCRYPTED_REPLY: &[&str] = &[
+    "01020000000000000000000000000000",
+    "0faa684ed28867b97f4a6a2dee5df8ce",
+    "974e76b7018e3f22a1c4cf2678570f20",
+    "3136123f9eb700e473920fdc6217a320",
+    "249d1f6fde0b01b5b2e986bce60f4f06",
+];
+const ENCRYPTED_PROOF: &[&str] =
+    &["24724f3fbe9af1949a1be378a9dbf32b", "a5b330b53dda8e1e0f99fb894c0e9260"];
+const ENCRYPTED_WRITE: &[&str] = &[
+    "7fe422f45722469082e22e9e920402e5",
+    "624f3a983f26815501b0c316020a5068",
+    "0c1acc9df6ead7e5702cb566bd468d31",
+    "e0182b127122f621e8bc15bc930262c7",
+    "e936cdc73dba13ad54098c241787ff32",
+    "d61db926f8c2b735cf3eb2237ea586f9",
 ];

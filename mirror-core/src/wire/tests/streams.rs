@@ -1,10 +1,10 @@
 //! Frames over a connection: cut anywhere, received anywhere, changed anywhere.
 
 use super::frames::any_frame;
-use super::{acceptor, bytes_of, dialler, frame, pair, write_frame};
+use super::{acceptor, bytes_of, dialler, frame, pair, pair_of, write_frame};
 use crate::buf::ALIGN;
 use crate::wire::link::{EncodeError, Link, LinkError, LinkEvent, Want};
-use crate::wire::{Frame, FrameError, Message};
+use crate::wire::{Frame, FrameError, Message, Security};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -19,15 +19,22 @@ fn sent(link: &mut Link, frame: &Frame) -> Vec<u8> {
     bytes_of(&link.encode(frame).unwrap())
 }
 
+const BOTH: [Security; 2] = [Security::Authenticated, Security::Encrypted];
+
+fn security() -> impl Strategy<Value = Security> {
+    prop::sample::select(&BOTH[..])
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn any_cut_gives_the_same_frames(
+        security in security(),
         frames in vec(any_frame(), 1..6),
         cuts in vec(1..300_usize, 1..20),
     ) {
-        let (mut a, mut b) = pair();
+        let (mut a, mut b) = pair_of(security);
         let stream: Vec<u8> = frames.iter().flat_map(|f| sent(&mut a, f)).collect();
         let mut rest = &stream[..];
         for cut in cuts.iter().cycle() {
@@ -44,11 +51,12 @@ proptest! {
 
     #[test]
     fn a_changed_frame_never_comes_through(
+        security in security(),
         frames in vec(any_frame(), 1..4),
         at in any::<prop::sample::Index>(),
         change in 1..=255_u8,
     ) {
-        let (mut a, mut b) = pair();
+        let (mut a, mut b) = pair_of(security);
         let mut stream: Vec<u8> = frames.iter().flat_map(|f| sent(&mut a, f)).collect();
         let at = at.index(stream.len());
         stream[at] ^= change;
@@ -61,10 +69,11 @@ proptest! {
     #[test]
     fn any_bytes_are_survived(
         bytes in vec(any::<u8>(), 0..2000),
-        ready in any::<bool>(),
+        ready in prop::option::of(security()),
         prefix in any::<bool>(),
     ) {
-        let mut link = if ready { pair().1 } else { acceptor() };
+        let mut link = ready.map_or_else(acceptor, |security| pair_of(security).1);
+        let ready = ready.is_some();
         let magic: &[u8] = if ready { &[0xB5, 0x01] } else { b"mdmirror\x01\x00\x01\x00\x01" };
         let result = link.feed(if prefix { magic } else { &[] }).and_then(|()| link.feed(&bytes));
         prop_assert!(result.is_err() || bytes.len() < 96);
@@ -86,8 +95,14 @@ fn a_change_with_good_checksums_is_forged() {
 
 #[test]
 fn repeated_moved_and_missing_frames_are_refused() {
+    for security in BOTH {
+        repeated_moved_and_missing(security);
+    }
+}
+
+fn repeated_moved_and_missing(security: Security) {
     let stream = |order: &[usize]| {
-        let (mut a, mut b) = pair();
+        let (mut a, mut b) = pair_of(security);
         let frames: Vec<_> = (0..3).map(|id| sent(&mut a, &write_frame(id, 512))).collect();
         let fed = order.iter().try_for_each(|i| b.feed(&frames[*i]));
         (fed, std::iter::from_fn(|| next_frame(&mut b)).count())
@@ -100,9 +115,11 @@ fn repeated_moved_and_missing_frames_are_refused() {
 
 #[test]
 fn a_frame_sent_back_is_refused() {
-    let (mut a, _) = pair();
-    let bytes = sent(&mut a, &frame(Message::Settled));
-    assert_eq!(a.feed(&bytes), Err(LinkError::Forged { counter: 0 }));
+    for security in BOTH {
+        let (mut a, _) = pair_of(security);
+        let bytes = sent(&mut a, &frame(Message::Settled));
+        assert_eq!(a.feed(&bytes), Err(LinkError::Forged { counter: 0 }));
+    }
 }
 
 /// A frame that goes with the last handshake message in one piece.
@@ -144,7 +161,13 @@ fn payloads_can_be_received_in_place() {
 
 #[test]
 fn payload_memory_can_be_lent() {
-    let (mut a, mut b) = pair();
+    for security in BOTH {
+        lend_payload_memory(security);
+    }
+}
+
+fn lend_payload_memory(security: Security) {
+    let (mut a, mut b) = pair_of(security);
     assert!(b.lend().is_none(), "nothing is due");
     let expected = write_frame(1, 4096);
     let bytes = sent(&mut a, &expected);
@@ -159,7 +182,7 @@ fn payload_memory_can_be_lent() {
         panic!("a write is due");
     };
     assert_eq!(data.as_ptr().align_offset(ALIGN), 0);
-    assert_eq!(&data[..], &bytes[64..]);
+    assert_eq!(&data[..], &[0x5A; 4096]);
     b.feed(&sent(&mut a, &expected)[..64]).unwrap();
     let _loan = b.lend().unwrap();
     assert_eq!(b.feed(&[1]), Err(LinkError::OnLoan));

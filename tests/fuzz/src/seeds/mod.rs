@@ -2,6 +2,7 @@
 
 mod agents;
 mod disk;
+mod drivers;
 mod nbd;
 mod peer;
 mod wire;
@@ -18,6 +19,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "stream" => wire::streams(),
         "lying_peer" => peer::scripts(),
         "nbd" => nbd::scripts(),
+        "drivers" => drivers::answers(),
         "config" => agents::configs(),
         "control" => agents::lines(),
         "agents_link" => agents::questions(),

@@ -8,7 +8,11 @@ const AGREE: [u8; 4] = [29, 0, 0, 2];
 /// The disks answer all.
 const SETTLE: [u8; 1] = [18];
 /// An honest answer to the oldest question.
-const ANSWER: [u8; 1] = [31];
+const ANSWER: [u8; 2] = [31, 0];
+/// Disks and peer go on, as far as they come.
+const CONVERSE: [u8; 2] = [19, 250];
+/// One round of it.
+const ROUND: [u8; 2] = [19, 1];
 const LOSE: [u8; 1] = [30];
 const READ: [u8; 5] = [20, 0, 0, 0, 7];
 const WRITE: [u8; 5] = [20, 1, 16, 0, 7];
@@ -33,6 +37,10 @@ fn agree_with(change: &[u8]) -> Vec<u8> {
     [&[29, 0, 1], change, &[2]].concat()
 }
 
+fn agree_with_two(one: &[u8], two: &[u8]) -> Vec<u8> {
+    [&[29, 0, 2], one, two, &[2]].concat()
+}
+
 pub(super) fn scripts() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for start in STARTS {
@@ -42,6 +50,9 @@ pub(super) fn scripts() -> Vec<Vec<u8>> {
         all.push([&session[..], &standby()].concat());
         all.push([&session[..], &LOSE, &VOUCHED, &WRITE, &SECOND, &SETTLE, &STOP].concat());
         all.push([&start[..], &FORCE, &SETTLE, &CONNECT, &AGREE, &ANSWER].concat());
+    }
+    for start in STARTS {
+        all.extend(recoveries(&start));
     }
     all.extend(lies());
     all.extend(found());
@@ -68,6 +79,30 @@ fn active() -> Vec<u8> {
         &STOP,
     ]
     .concat()
+}
+
+/// Whole recoveries in both directions, after a time alone, a force, or a fresh start, and the same
+/// with one lie in them.
+fn recoveries(start: &[u8]) -> Vec<Vec<u8>> {
+    let whole = [start, &AGREE, &CONVERSE].concat();
+    let alone = [&whole[..], &ACTIVATE, &CONVERSE, &WRITE, &CONVERSE, &LOSE, &WRITE, &SECOND];
+    let alone = [&alone.concat()[..], &SECOND, &SECOND, &SETTLE].concat();
+    let back = [&alone[..], &agree_with(&[6, 2])].concat();
+    let forced = [start, &FORCE, &SETTLE, &SECOND, &agree_with(&[6, 3]), &CONVERSE].concat();
+    // A peer that has gone on from what this side has, and one that was forced.
+    let newer = [start, &agree_with_two(&[6, 0x3a], &[8, 1, 2]), &CONVERSE].concat();
+    let over = [start, &agree_with_two(&[6, 0x3a], &[9, 1, 2]), &CONVERSE].concat();
+    let mut all = vec![whole, forced, newer.clone(), over];
+    all.push([&back[..], &CONVERSE, &STOP].concat());
+    for rounds in [2, 4, 7, 9, 11] {
+        let part = [&newer[..newer.len() - 2], &ROUND.repeat(rounds)].concat();
+        all.push([&part[..], &[31, 200, 0, 0, 0, 0], &CONVERSE].concat());
+        all.push([&part[..], &LOSE, &AGREE, &CONVERSE].concat());
+        let part = [&back[..], &ROUND.repeat(rounds)].concat();
+        all.push([&part[..], &[31, 200, 1, 1, 1, 1], &CONVERSE].concat());
+        all.push([&part[..], &LOSE, &FORCE, &SETTLE, &AGREE, &CONVERSE].concat());
+    }
+    all
 }
 
 /// What a source sends: the copy, and writes beside it.

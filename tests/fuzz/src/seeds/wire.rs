@@ -92,7 +92,12 @@ pub(super) fn streams() -> Vec<Vec<u8>> {
         [&[8], &e.head[..40], &len, payload].concat()
     };
     let all: Vec<Vec<u8>> = encoded().iter().map(one).collect();
-    all.chunks(5).map(|some| [&cuts[..], &some.concat()].concat()).collect()
+    let of = |cuts: [u8; 8]| {
+        let seed = move |some: &[Vec<u8>]| [&cuts[..], &some.concat()].concat();
+        all.chunks(5).map(seed).collect::<Vec<_>>()
+    };
+    let encrypted = [0, 5, 63, 7, 1, 30, 2, 201];
+    [of(cuts), of(encrypted)].concat()
 }
 
 /// Delivering, as the target's steps have it: to the dialler (0) or the acceptor (1).
@@ -102,11 +107,13 @@ pub(super) fn handshakes() -> Vec<Vec<u8>> {
     let honest = [TO[1], 255, TO[0], 255, TO[1], 255];
     let sends = [24, 7, 25, 8, TO[0], 255, TO[1], 255];
     let with = |how: u8, parts: &[&[u8]]| [&[how], parts.concat().as_slice()].concat();
-    let mut seeds: Vec<_> = (0..8).map(|how| with(how, &[&honest, &sends])).collect();
+    let mut seeds: Vec<_> = (0..32).map(|how| with(how, &[&honest, &sends])).collect();
     seeds.push(with(0, &[&[TO[1], 20, TO[1], 75, TO[0], 15, TO[0], 255, TO[1], 255], &sends]));
     seeds.push(with(0, &[&honest, &[24, 7, 21, 1, 1, TO[1], 255]])); // repeated
     seeds.push(with(0, &[&honest, &[24, 7, 23, TO[0], 255]])); // reflected
     seeds.push(with(0, &[&honest, &[24, 7, 13, 9, 0, 1, TO[1], 255]])); // changed
+    seeds.push(with(24, &[&honest, &[24, 7, 23, TO[0], 255]])); // reflected, encrypted
+    seeds.push(with(24, &[&honest, &[24, 7, 13, 9, 0, 1, TO[1], 255]])); // changed, encrypted
     seeds.push(with(0, &[&[13, 70, 0, 1, TO[1], 255, TO[0], 255]]));
     seeds
 }

@@ -9,8 +9,9 @@ pub(crate) fn run(bytes: &[u8]) {
     let config = match Config::parse(file, text, None, "server1") {
         Ok(config) => config,
         Err(error) => {
-            let line = error.to_string();
-            assert!(line.starts_with("clpmd.toml: ") && line.len() < 8 * text.len() + 4096);
+            let lines = error.to_string();
+            assert!(lines.starts_with("clpmd.toml: ") && lines.len() < 102 * (2048 + 64));
+            assert!((1..=100).contains(&error.mistakes.len()));
             return;
         }
     };

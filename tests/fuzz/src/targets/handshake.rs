@@ -6,7 +6,7 @@
 
 use crate::input::Input;
 use mirror_core::units::{SessionNo, Side};
-use mirror_core::wire::{Frame, Link, LinkConfig, LinkEvent, Message, Secret};
+use mirror_core::wire::{Frame, Link, LinkConfig, LinkEvent, Message, Secret, Security};
 use std::collections::VecDeque;
 
 /// All that one end may say in a handshake: Hello or Reply, a Proof or a refusal.
@@ -23,9 +23,9 @@ struct End {
 }
 
 impl End {
-    fn new(side: Side, dials: bool, secret: &[u8], mirror: &str) -> Self {
+    fn new(side: Side, dials: bool, secret: &[u8], mirror: &str, security: Security) -> Self {
         let secret = Secret::new(secret).expect("long enough");
-        let config = LinkConfig { secret, mirror: mirror.to_owned(), side };
+        let config = LinkConfig { secret, mirror: mirror.to_owned(), side, security };
         let nonce = [0x10 + u8::from(dials); 32];
         let link = if dials { Link::dial(config, nonce) } else { Link::accept(config, nonce) };
         Self {
@@ -63,7 +63,14 @@ pub(crate) fn run(bytes: &[u8]) {
     };
     let second = if how & 2 == 0 { Side::Second } else { Side::First };
     let name = if how & 4 == 0 { "md1" } else { "md2" };
-    let mut ends = [End::new(Side::First, true, a, "md1"), End::new(second, false, b, name)];
+    let wants = |bit: u8| match how & bit {
+        0 => Security::Authenticated,
+        _ => Security::Encrypted,
+    };
+    let mut ends = [
+        End::new(Side::First, true, a, "md1", wants(8)),
+        End::new(second, false, b, name, wants(16)),
+    ];
     carry(&mut ends);
     for _ in 0..64 {
         if input.is_empty() {
@@ -72,7 +79,8 @@ pub(crate) fn run(bytes: &[u8]) {
         step(&mut input, &mut ends);
     }
     let ready = ends.each_ref().map(|e| e.link.is_ready());
-    assert!(how & 7 == 0 || ready == [false; 2], "they do not belong together");
+    let fit = how & 7 == 0 && wants(8) == wants(16);
+    assert!(fit || ready == [false; 2], "they do not belong together");
 }
 
 /// Puts what both say on its way.

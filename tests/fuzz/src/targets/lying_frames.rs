@@ -1,15 +1,12 @@
 //! Frames of a peer that knows the rules, keeps them for a while, and breaks any of them.
 
+use super::lying_honest::{Honest, payload};
 use super::lying_peer::{BLOCK, CAPACITY};
 use crate::input::Input;
-use mirror_core::buf::{Buf, BufMut};
+use mirror_core::buf::BufMut;
 use mirror_core::record::{Card, Inconsistent, Lineage, Record};
 use mirror_core::units::{ActivationNo, Extent, Generation, Id16, SessionNo, Side};
 use mirror_core::wire::{Beat, Frame, Message};
-use std::collections::VecDeque;
-
-/// Questions of the mirror that are remembered.
-const ASKED_MAX: usize = 64;
 
 /// What the peer has seen of the mirror.
 pub(crate) struct Known {
@@ -18,22 +15,25 @@ pub(crate) struct Known {
     pub(crate) record: Option<Record>,
     session: u64,
     row: u8,
-    asked: VecDeque<(u64, Message)>,
     last_id: u64,
+    honest: Honest,
 }
 
 impl Known {
     pub(crate) fn new(side: Side) -> Self {
-        Self { side, record: None, session: 0, row: 0, asked: VecDeque::new(), last_id: 0 }
+        Self { side, record: None, session: 0, row: 0, last_id: 0, honest: Honest::default() }
     }
 
     pub(crate) fn connected(&mut self) {
         (self.session, self.row) = (0, 0);
-        self.asked.clear();
+        self.honest.connected();
     }
 
-    pub(crate) fn sent(&mut self, frame: Frame) {
+    pub(crate) fn sent(&mut self, frame: &Frame) {
         self.session = frame.session.0;
+        let mut honest = std::mem::take(&mut self.honest);
+        honest.hears(frame, || card(&mut Input::new(&[0, 0, 2]), self));
+        self.honest = honest;
         match frame.message {
             Message::Verdict { row } => self.row = row,
             Message::Write { id, .. }
@@ -43,43 +43,17 @@ impl Known {
             | Message::Read { id, .. } => self.last_id = id,
             _ => {}
         }
-        if self.asked.len() == ASKED_MAX {
-            self.asked.pop_front();
-        }
-        self.asked.push_back((frame.session.0, frame.message));
     }
 
-    /// What an honest peer says to the oldest thing that it was told, with its session.
+    /// The peer has shown this card.
+    pub(crate) fn showed(&mut self, card: &Card) {
+        self.honest.showed(card);
+    }
+
+    /// What an honest peer says next, with its session.
     pub(crate) fn answer(&mut self) -> Option<(u64, Message)> {
-        while let Some((session, message)) = self.asked.pop_front() {
-            if let Some(answer) = answer_to(&message) {
-                return Some((session, answer));
-            }
-        }
-        None
+        self.honest.next()
     }
-}
-
-fn answer_to(message: &Message) -> Option<Message> {
-    Some(match *message {
-        Message::Verdict { row } => Message::Verdict { row },
-        Message::Offer { session } => Message::Accept { session },
-        Message::Accept { session } => Message::Opened { session },
-        Message::Write { id, .. }
-        | Message::Zero { id, .. }
-        | Message::Flush { id }
-        | Message::Copy { id, .. } => Message::Ack { id, ok: true },
-        Message::Read { id, extent } => Message::ReadReply { id, data: Some(payload(extent.len)) },
-        Message::CopyStart { .. } => Message::CopyReady,
-        Message::Opened { .. } | Message::CopyReady => Message::MarksEnd,
-        Message::Adopt { .. } => Message::Adopted,
-        Message::ActivateAsk { number } => Message::ActivateGrant { number },
-        _ => return None,
-    })
-}
-
-fn payload(len: u64) -> Buf {
-    BufMut::zeroed(usize::try_from(len.min(1 << 20)).expect("small")).freeze()
 }
 
 /// The next frame; `None` if the input asks for one that does not exist.
@@ -280,4 +254,43 @@ fn change(record: &mut Record, input: &mut Input<'_>) {
 fn inconsistent(input: &mut Input<'_>) -> Option<Inconsistent> {
     let all = input.flag();
     generation(input).map(|toward| Inconsistent { toward, all })
+}
+
+/// An honest answer with one thing in it changed, or something else in its place.
+pub(crate) fn twist(message: Message, input: &mut Input<'_>, known: &Known) -> Option<Message> {
+    Some(match message {
+        Message::Offer { session } => Message::Offer { session: near(session, input) },
+        Message::Accept { session } => Message::Accept { session: near(session, input) },
+        Message::Opened { session } => Message::Opened { session: near(session, input) },
+        Message::Verdict { .. } => Message::Verdict { row: input.u8() },
+        Message::Ack { id, .. } if input.flag() => Message::Ack { id, ok: false },
+        Message::Ack { id, .. } => Message::Ack { id: input.number(id), ok: true },
+        Message::ReadReply { id, .. } if input.flag() => Message::ReadReply { id, data: None },
+        Message::ReadReply { .. } => read_reply(input, known),
+        Message::ActivateGrant { number } => {
+            Message::ActivateGrant { number: ActivationNo(input.number(number.0)) }
+        }
+        Message::CopyStart { toward, all, complete } => match input.u8() % 3 {
+            0 => Message::CopyStart { toward, all: !all, complete },
+            1 => Message::CopyStart { toward, all, complete: !complete },
+            _ => copy_start(input),
+        },
+        Message::Copy { id, .. } => {
+            let extent = extent(input);
+            Message::Copy { id: input.number(id), extent, data: payload(extent.len) }
+        }
+        Message::Adopt { generation: is, ancestors, overruled, mirror } => match input.u8() % 4 {
+            0 => Message::Adopt { generation: is, ancestors, overruled, mirror: Id16::NONE },
+            1 => Message::Adopt { generation: is, ancestors: lineage(input), overruled, mirror },
+            2 => Message::Adopt { generation: is, ancestors, overruled: lineage(input), mirror },
+            _ => adopt(input),
+        },
+        Message::MarksEnd => marks(input),
+        Message::Card(_) => Message::Card(Box::new(card(input, known))),
+        _ => self::message(input.u8() & 31, input, known)?,
+    })
+}
+
+fn near(session: SessionNo, input: &mut Input<'_>) -> SessionNo {
+    SessionNo(input.number(session.0))
 }

@@ -9,11 +9,12 @@
 use super::lying_frames::{Known, frame};
 use crate::input::Input;
 use mirror_core::buf::BufMut;
-use mirror_core::command::Command;
+use mirror_core::command::{Command, Done};
 use mirror_core::disk::layout::{BITMAP, SUPERBLOCK_A, SUPERBLOCK_B, required_bytes};
 use mirror_core::disk::superblock::{Loaded, load};
 use mirror_core::io::{
-    Action, CommandId, ConnId, DataOp, Event, IoFailure, IoId, Request, RequestId, RequestOp,
+    Action, CommandId, ConnId, DataOp, Event, IoFailure, IoId, Notice, Request, RequestId,
+    RequestOp,
 };
 use mirror_core::marks::Marks;
 use mirror_core::mirror::{AutoRecovery, Mirror, Setup, Tuning};
@@ -50,9 +51,16 @@ struct Rig {
     requests: BTreeSet<RequestId>,
     commands: BTreeMap<CommandId, Command>,
     known: Known,
+    /// What came about, by name: sessions by their verdict, and what commands and copies came to.
+    reached: BTreeSet<&'static str>,
 }
 
 pub(crate) fn run(bytes: &[u8]) {
+    play(bytes);
+}
+
+/// Plays an input to its end; what came about.
+fn play(bytes: &[u8]) -> BTreeSet<&'static str> {
     let mut input = Input::new(bytes);
     let mut rig = Rig::new(&mut input);
     for _ in 0..STEPS {
@@ -62,6 +70,7 @@ pub(crate) fn run(bytes: &[u8]) {
         rig.step(&mut input);
     }
     rig.settle();
+    rig.reached
 }
 
 fn record(input: &mut Input<'_>, side: Side) -> Record {
@@ -132,6 +141,7 @@ impl Rig {
             requests: BTreeSet::new(),
             commands: BTreeMap::new(),
             known,
+            reached: BTreeSet::new(),
         };
         rig.handle(Event::Timer);
         rig
@@ -142,14 +152,18 @@ impl Rig {
             0..12 => self.receive(input),
             12..16 => self.end_data(input),
             16..18 => self.end_meta(input),
-            18..20 => self.settle_disks(),
+            18 => self.settle_disks(),
+            19 => {
+                let rounds = input.u8();
+                self.converse(rounds);
+            }
             20..23 => self.request(input),
             23..25 => self.command(input),
             25..27 => self.pass(u64::from(input.u8()) * 40),
             27 | 28 => self.connect(),
             29 => self.agree_honestly(input),
             30 => self.lose_peer(),
-            _ => self.answer_honestly(),
+            _ => self.answer(input),
         }
     }
 
@@ -179,10 +193,15 @@ impl Rig {
                     self.commands.remove(&id).is_some(),
                     "{id:?} is answered twice: {result:?}"
                 );
+                match result {
+                    Ok(Done::ForcedWithCopy | Done::ForcedAlone) => self.reach("forced"),
+                    Ok(Done::Activated) => self.reach("activated"),
+                    _ => {}
+                }
             }
             Action::Send { conn, frame } => {
                 assert!(self.live.contains(&conn.0), "{frame:?} over {conn:?}, which is gone");
-                self.known.sent(frame);
+                self.known.sent(&frame);
             }
             Action::Close { conn, .. } => {
                 assert!(self.live.remove(&conn.0), "{conn:?} is closed twice");
@@ -191,11 +210,23 @@ impl Rig {
                 assert!(!self.dialling, "it dials twice");
                 self.dialling = true;
             }
-            Action::FailDevice
-            | Action::Grow { .. }
-            | Action::TellPeerBehind { .. }
-            | Action::Notice(_) => {}
+            Action::Notice(notice) => self.note(&notice),
+            Action::FailDevice | Action::Grow { .. } | Action::TellPeerBehind { .. } => {}
         }
+    }
+
+    fn note(&mut self, notice: &Notice) {
+        match notice {
+            Notice::BadRecord(why) => panic!("a record that cannot be read back: {why}"),
+            Notice::SessionOpened { verdict } => self.reach(verdict),
+            Notice::RecoveryFinished { source: true, .. } => self.reach("copied"),
+            Notice::RecoveryFinished { source: false, .. } => self.reach("adopted"),
+            _ => {}
+        }
+    }
+
+    fn reach(&mut self, what: &'static str) {
+        self.reached.insert(what);
     }
 
     fn begin_data(&mut self, io: IoId, op: DataOp, extent: Extent) {
@@ -223,6 +254,9 @@ impl Rig {
     }
 
     fn deliver(&mut self, session: u64, settled: u64, message: Message) {
+        if let Message::Card(card) = &message {
+            self.known.showed(card);
+        }
         if let Some(conn) = self.live.last().copied() {
             let frame = mirror_core::wire::Frame { session: SessionNo(session), settled, message };
             // What cannot be said on the wire cannot arrive.
@@ -253,22 +287,41 @@ impl Rig {
         }
     }
 
-    /// The steps of an agreement as an honest peer takes them, with a card as the input wants it.
+    /// An agreement as an honest peer comes to it, with a card as the input wants it.
     fn agree_honestly(&mut self, input: &mut Input<'_>) {
+        for _ in 0..12 {
+            if self.dialling || self.mirror.record().side == Side::Second {
+                break;
+            }
+            self.pass(1000);
+        }
         self.connect();
         self.settle_disks();
         let card = super::lying_frames::card(input, &self.known);
         self.deliver(0, 0, Message::Card(Box::new(card)));
+        self.converse(4);
+    }
+
+    /// Disks and peer answer as they should, for some rounds.
+    fn converse(&mut self, rounds: u8) {
         self.settle_disks();
-        for _ in 0..4 {
-            self.answer_honestly();
+        for _ in 0..rounds {
+            let Some((session, message)) = self.known.answer() else { return };
+            self.deliver(session, 0, message);
             self.settle_disks();
         }
     }
 
-    /// What an honest peer would answer to the latest that it was asked.
-    fn answer_honestly(&mut self) {
-        if let Some((session, message)) = self.known.answer() {
+    /// What an honest peer would say next, mostly.
+    fn answer(&mut self, input: &mut Input<'_>) {
+        let how = input.u8();
+        let Some((session, message)) = self.known.answer() else { return };
+        let said = match how {
+            0..160 => Some(message),
+            160..240 => super::lying_frames::twist(message, input, &self.known),
+            _ => None,
+        };
+        if let Some(message) = said {
             self.deliver(session, 0, message);
         }
     }
@@ -420,4 +473,21 @@ impl Rig {
 fn read(op: &DataOp, extent: Extent) -> Option<mirror_core::buf::Buf> {
     let len = usize::try_from(extent.len).expect("at most 1 MiB");
     matches!(op, DataOp::Read).then(|| BufMut::zeroed(len).freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::play;
+    use std::collections::BTreeSet;
+
+    /// What is fed must get as far as the honest can get, or the lies are all told at the door.
+    #[test]
+    fn the_seeds_reach_sessions_copies_adoptions_and_forces() {
+        let reached: BTreeSet<_> =
+            crate::seeds::of("lying_peer").iter().flat_map(|seed| play(seed)).collect();
+        for what in ["in-sync", "initial-construction", "copied", "adopted", "forced", "activated"]
+        {
+            assert!(reached.contains(what), "{what} is not among {reached:?}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::region;
 use crate::script::{A, B, Closed, Io, Keep, Scenario, Stage};
-use mirror_core::command::Refusal;
+use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::rules::Rule;
 use mirror_core::status::Phase;
 
@@ -87,6 +87,12 @@ pub(super) const ALL: &[Scenario] = &[
         about: "the write is one of a killed agent whose device lives; the next agent's first read",
         closed: &[Closed { by: &[Rule::ResumeReads], otherwise: "not so: what was read is there" }],
         steps: read_after_a_resume,
+    },
+    Scenario {
+        name: "read-then-gone/settling-stopped",
+        about: "the same, once contact is back, and the settling is cancelled before it has come there",
+        closed: &[Closed { by: &[Rule::StoppedBehind], otherwise: "has shown 5 since" }],
+        steps: read_after_a_stopped_settling,
     },
     Scenario {
         name: "credit-deadlock",
@@ -261,6 +267,39 @@ fn read_after_a_resume(s: &mut Stage) {
     s.activate(B);
     let now = s.read(B, 1);
     s.expect("what was read is there", shown.is_none_or(|stamp| stamp == now));
+}
+
+fn read_after_a_stopped_settling(s: &mut Stage) {
+    s.activate(A);
+    let write = s.hold_frame(B, "Write");
+    let regions = [0, 2, 4, 6, 8].map(region);
+    regions.into_iter().for_each(|block| {
+        s.begin_write(A, block);
+    });
+    s.until_held(write);
+    s.wait(1);
+    s.part();
+    s.kill_agent_only(A);
+    s.withhold_requests(A);
+    s.start(A);
+    // As many copies as may be under way, and none of them at the last region.
+    let copies = [0, 2, 4].map(|n| s.hold(B, Io::Write(region(n))));
+    s.heal();
+    copies.into_iter().for_each(|hold| s.until_held(hold));
+    let read = s.begin_read(A, region(8));
+    s.wait(1);
+    s.expect("a read waits for the settling", s.found(read).is_none());
+    let answer = s.order(A, Command::CancelRecovery);
+    s.expect("the settling is cancelled", answer == Some(Ok(Done::RecoveryCancelled)));
+    s.wait(5);
+    let shown = s.found(read);
+    s.expect("a read waits no longer", shown.is_some());
+    s.kill(A);
+    s.wait(1);
+    if s.try_activate(B, false) {
+        let now = s.read(B, region(8));
+        s.expect("what was read is there", shown.is_none_or(|stamp| stamp == now));
+    }
 }
 
 fn stuck_copies(s: &mut Stage) {

@@ -258,6 +258,11 @@ impl Stage {
         }
     }
 
+    /// The front end of `at` does not hand over again what nobody has answered.
+    pub fn withhold_requests(&mut self, at: usize) {
+        self.world.nodes[at].orders.clear();
+    }
+
     /// The front end of `at` takes something that an earlier boot left for a device that is alive.
     pub fn mistake_device(&mut self, at: usize) {
         self.say(&format!("server{} takes something for its device", at + 1));

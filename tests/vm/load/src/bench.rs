@@ -6,8 +6,9 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::time::{Duration, Instant};
 
 /// `O_DIRECT` on x86-64.
-const DIRECT: i32 = 0o40000;
-const ALIGN: usize = 4096;
+pub(crate) const DIRECT: i32 = 0o40000;
+/// Of memory and places on the disk.
+pub(crate) const ALIGN: usize = 4096;
 
 /// What is to be measured.
 #[derive(Clone, Copy)]

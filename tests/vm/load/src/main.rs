@@ -5,6 +5,8 @@
 //!   `error number errno` goes there, and the program ends with 1.
 //! - `lab-load check FILE LAST`: every record up to LAST whose place was not written again is there,
 //!   whole and to the byte.
+//! - `lab-load verify FILE ACKS FROM`: four writers past the page cache that read back what they wrote;
+//!   acknowledgements, the stop and errors as for `write`.
 //! - `lab-load bench DEVICE MIB SECONDS BYTES DEPTH`: writes past the page cache at random places of
 //!   the first MIB; prints writes per second, and median and 99th percentile of their microseconds.
 //!
@@ -12,6 +14,7 @@
 //! The place of record LAST + 1 says nothing: it may have been on its way.
 
 mod bench;
+mod verify;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -29,12 +32,13 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let ended = match words[..] {
         ["write", file, acks, from] => number(from).and_then(|n| write(file, acks, n)),
+        ["verify", file, acks, from] => number(from).and_then(|n| verify::verify(file, acks, n)),
         ["check", file, last] => number(last).and_then(|n| check(file, n)),
         ["bench", device, mib, seconds, bytes, depth] => {
             run_of(mib, seconds, bytes, depth).and_then(|run| bench::bench(device, run))
         }
         _ => Err(io::Error::other(
-            "usage: lab-load write FILE ACKS FROM | check FILE LAST | bench ...",
+            "usage: lab-load write FILE ACKS FROM | check FILE LAST | verify ... | bench ...",
         )),
     };
     match ended {
