@@ -275,9 +275,11 @@ impl World {
     fn forced(&mut self, node: usize, ordered: &[Stamp]) {
         self.promises.forced(node);
         self.oracle.outlawed = [false; 2];
+        let on_disk = self.nodes[node].data.possible();
         let mut content = self.possible_content(node);
-        for (block, had) in content.iter_mut().zip(ordered) {
-            let older = block.iter().rposition(|stamp| stamp == had).unwrap_or(0);
+        for ((block, disk), had) in content.iter_mut().zip(&on_disk).zip(ordered) {
+            // Only on the disk itself: frames of the past may carry the same bytes.
+            let older = disk.iter().position(|stamp| stamp == had).unwrap_or(0);
             block.drain(..older);
         }
         self.oracle.declare(node, content);
