@@ -133,9 +133,10 @@ impl World {
         // An ack can outlive the process that sent it.
         holders[1 - writer] &= !loses || self.nodes.iter().all(with_peer);
         let detached = self.is_detached(writer);
-        self.oracle.acked(stamp, holders, on == [true, true] || detached);
+        let on_other = on[1 - writer] || self.oracle.was_joint(stamp);
+        self.oracle.acked(stamp, holders, (on[writer] && on_other) || detached);
         // What the peer's disk alone has, that side has alone.
         self.oracle.lone[1 - writer] |= detached && !self.oracle.outlawed[writer];
-        self.check_fenced(writer, on[1 - writer]);
+        self.check_fenced(writer, on_other);
     }
 }

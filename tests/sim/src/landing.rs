@@ -168,6 +168,7 @@ impl World {
 
     /// The power of `node` goes: of what was under way any part may have landed.
     pub(crate) fn lose_power(&mut self, node: usize) {
+        self.oracle.power_goes(node, self.nodes[node].data.live());
         let of_node = |h: &Happening| match h {
             Happening::Data { node: n, .. }
             | Happening::Meta { node: n, .. }

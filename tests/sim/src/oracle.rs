@@ -25,6 +25,8 @@ struct Write {
     flushed: bool,
     /// Sides that still hold it in a cache that has not been lost.
     holders: [bool; 2],
+    /// Sides whose disks had all of it when they lost their power, before it was acknowledged.
+    reached: [bool; 2],
     /// Given up by an operator's `--force`.
     void: bool,
     /// It is no write: a read has shown this.
@@ -131,6 +133,7 @@ impl Oracle {
             acked: false,
             flushed: false,
             holders: [false; 2],
+            reached: [false; 2],
             void: self.outlawed[node],
             shown: None,
         });
@@ -171,6 +174,7 @@ impl Oracle {
             acked: true,
             flushed: false,
             holders,
+            reached: [false; 2],
             void: false,
             shown: Some(Shown { value, apart: !with_peer }),
         });
@@ -223,6 +227,29 @@ impl Oracle {
             return write.blocks.clone().all(|block| live[block] == 0);
         }
         live.contains(&stamp)
+    }
+
+    /// The power of `node` is about to go, whose disk has `live`: what the other side's application
+    /// has under way may have been confirmed by it.
+    pub fn power_goes(&mut self, node: usize, live: &[Stamp]) {
+        let under_way = |w: &Write| w.node != node && w.ended.is_none();
+        let all = (1..).zip(&self.writes);
+        let there: Vec<Stamp> = all
+            .filter(|(stamp, w)| under_way(w) && self.is_on(*stamp, live))
+            .map(|(stamp, _)| stamp)
+            .collect();
+        for stamp in there {
+            if let Some(write) = self.get_mut(stamp) {
+                write.reached[node] = true;
+            }
+        }
+    }
+
+    /// The disk of the other side had the write before its power went, and the writer has not gone
+    /// alone since they met: it completes as one of both, of which one has lost its cache.
+    #[must_use]
+    pub fn was_joint(&self, stamp: Stamp) -> bool {
+        self.get(stamp).is_some_and(|w| w.reached[1 - w.node] && !self.alone[w.node])
     }
 
     /// Which side's application wrote it.
@@ -568,6 +595,18 @@ mod tests {
         assert!(oracle.check(1, write, u64::MAX).is_err());
         oracle.activated_apart(0);
         assert!(oracle.check(1, write, u64::MAX).is_ok());
+    }
+
+    #[test]
+    fn a_write_that_the_other_side_lost_with_its_power_is_of_both_unless_its_writer_went_alone() {
+        let mut oracle = Oracle::new(4);
+        let (there, not_there) = (oracle.begin(0, 1..2, false), oracle.begin(0, 2..3, false));
+        oracle.power_goes(0, &[0, there, not_there, 0]);
+        assert!(!oracle.was_joint(there), "it is the writer that lost its power");
+        oracle.power_goes(1, &[0, there, 0, 0]);
+        assert!(oracle.was_joint(there) && !oracle.was_joint(not_there));
+        oracle.went_alone(0);
+        assert!(!oracle.was_joint(there));
     }
 
     #[test]
