@@ -54,6 +54,13 @@ pub trait FrontEnd {
         out: &mut Vec<Request>,
     );
 
+    /// The device has `size` bytes from now on; it never shrinks. Whether what is open sees that is
+    /// another matter: an NBD client learns the size when it connects, and a block device keeps it
+    /// until it is opened anew.
+    fn grow(&mut self, size: u64) {
+        let _ = size;
+    }
+
     /// Lends the memory of a request that reads: whoever reads for it may have the bytes put
     /// straight there ([`Op::ReadStraight`](crate::sys::Op), with this index), and answers without
     /// bytes then. `None`: this request's memory is not to be had.

@@ -37,6 +37,13 @@ impl Bitmap {
         Self { bits: BitVec::repeat(false, regions as usize), count: 0 }
     }
 
+    /// Makes room for `regions` regions; the new ones are not set. Never shrinks.
+    pub fn grow(&mut self, regions: u32) {
+        if regions > self.len() {
+            self.bits.resize(regions as usize, false);
+        }
+    }
+
     /// How many regions there are, set or not.
     #[must_use]
     pub fn len(&self) -> u32 {

@@ -43,6 +43,9 @@ pub enum Command {
     /// The device fails its requests until it is deactivated, though its disk is good: for a side
     /// that has to give way to another that is active, too (§10.7). Changes nothing on the disk.
     FailDevice,
+    /// Both data partitions were made larger: so is the mirror to be, as far as both have room. The
+    /// sides must be in contact and equal.
+    Resize,
     /// The agent stops: drain, flush, record a clean stop, say goodbye.
     Shutdown,
     /// The agent stops, and the device stays for its successor ([`Setup::resume`]): what is on its
@@ -76,6 +79,8 @@ pub enum Done {
     ForcedWithCopy,
     /// This side is the latest; there is no peer to copy to now.
     ForcedAlone,
+    /// Both sides have recorded the new size in bytes, and the device has it if it is open.
+    Grown(u64),
     /// Recorded durably.
     Noted,
     /// Everything is flushed and recorded; the process may end.
@@ -117,6 +122,12 @@ pub enum Refusal {
     TargetActive,
     /// A disk of this side has failed.
     DiskFailed,
+    /// This server's partitions have no room for a larger mirror.
+    NoRoom,
+    /// The other server's partitions have no room for a larger mirror.
+    NoRoomAtPeer,
+    /// The larger size is recorded here; the other server takes it when it is in contact.
+    GrowsLater,
     /// The mirror is stopping.
     Stopping,
 }
@@ -146,6 +157,15 @@ impl fmt::Display for Refusal {
             Self::SourceAbnormal => "the server that would be copied from is abnormal",
             Self::TargetActive => "the server that would be overwritten is active",
             Self::DiskFailed => "a disk of this server has failed",
+            Self::NoRoom => {
+                "the data partition of this server is not larger than the mirror, or its cluster partition has no room for a larger one"
+            }
+            Self::NoRoomAtPeer => {
+                "the data partition of the other server is not larger than the mirror, or its cluster partition has no room for a larger one"
+            }
+            Self::GrowsLater => {
+                "this server has recorded the larger size, and the other one takes it when they are in contact"
+            }
             Self::Stopping => "the mirror is stopping",
         })
     }

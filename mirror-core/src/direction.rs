@@ -240,10 +240,11 @@ fn resumes(source: &Record, generation: Generation, target: &Record) -> bool {
     })
 }
 
+/// Sizes differ when a growth was interrupted between the two records. The larger one is the
+/// mirror's: both partitions were found large enough before it was recorded.
 fn sizes_agree(a: &Card, b: &Card) -> bool {
-    let size = a.record.size;
-    size == b.record.size
-        && a.record.block == b.record.block
+    let size = a.record.size.max(b.record.size);
+    a.record.block == b.record.block
         && a.capacity >= size
         && b.capacity >= size
         && a.device_block <= a.record.block
@@ -425,12 +426,26 @@ fn judge_equal_abnormal(source: &Card, target: &Card, generation: Generation) ->
         }
         Some(_) => Verdict::copy(row, side, Mode::Difference),
         None if unmarked(source, target) => Verdict { row: Row::InSync, outcome: Outcome::InSync },
-        None => Verdict::copy(row, side, Mode::Settle { complete: target.uninterrupted }),
+        None => {
+            let complete = stays_complete(source, target);
+            Verdict::copy(row, side, Mode::Settle { complete })
+        }
     }
 }
 
 fn unmarked(a: &Card, b: &Card) -> bool {
-    a.marked == 0 && b.marked == 0
+    a.marked == 0 && b.marked == 0 && !grows(a, b)
+}
+
+/// One side has yet to take the size of the other. What the mirror has grown by has no content that
+/// both have, and is not to be shown before it has.
+fn grows(a: &Card, b: &Card) -> bool {
+    a.record.size != b.record.size
+}
+
+/// The target of settling stays complete.
+fn stays_complete(source: &Card, target: &Card) -> bool {
+    target.uninterrupted && !(grows(source, target) && holds(Rule::GrownIncomplete))
 }
 
 /// Same generation, both whole: take the difference from the side that most likely has what
@@ -446,7 +461,7 @@ fn judge_settle(a: &Card, b: &Card) -> Verdict {
     if unmarked(a, b) {
         return Verdict { row: Row::InSync, outcome: Outcome::InSync };
     }
-    let complete = target.uninterrupted || !holds(Rule::SettleIncomplete);
+    let complete = stays_complete(source, target) || !holds(Rule::SettleIncomplete);
     Verdict::copy(row, source.record.side, Mode::Settle { complete })
 }
 

@@ -142,6 +142,12 @@ pub enum Event {
         /// The command.
         command: Command,
     },
+    /// The partitions were measured: to come before each [`Event::PeerReady`] and
+    /// [`Command::Resize`], since an operator may have made them larger.
+    Measured {
+        /// Usable bytes of the data partition, and no more than the cluster partition has room for.
+        capacity: u64,
+    },
     /// A deadline that the core named has passed.
     Timer,
 }
@@ -238,6 +244,12 @@ pub enum Notice {
         /// It is.
         durable: bool,
     },
+    /// This side's disk has failed, and it works with the peer's from here on (`detach`).
+    Detached,
+    /// The peer's disk serves the peer's applications no more: this side has failed for good.
+    DetachedLost,
+    /// The peer's disk has failed, and it works with the disk of this side.
+    ServesPeer,
     /// The peer did something that this version does not expect.
     Protocol(String),
 }
@@ -299,6 +311,12 @@ pub enum Action {
     /// not resume, see [`Notice::NotResumed`]), no deactivation closes the device: the front end
     /// does, and before the next activation.
     FailDevice,
+    /// The mirror has grown while the device is open: it is to have this size from now on. To be
+    /// ignored if it has.
+    Grow {
+        /// Bytes.
+        size: u64,
+    },
     /// Tell the peer over every other path that it is behind as of `session`; the answer comes
     /// back as [`Command::PeerConfirmedBehind`].
     TellPeerBehind {

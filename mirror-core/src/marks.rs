@@ -169,6 +169,30 @@ impl Marks {
         self.blocks.push(Block { wanted: count, sets: count, ..Block::unknown(count) });
     }
 
+    /// Makes room for a mirror of `regions` regions and wants `dirty` marked. Of what the disk has for
+    /// the new regions nothing is known. Never shrinks.
+    pub fn grow(&mut self, regions: u32, dirty: Range<u32>) {
+        let (old, blocks) = (self.regions(), blocks_for(self.regions()));
+        if regions > old {
+            let last = blocks.checked_sub(1);
+            last.into_iter().for_each(|block| self.discount(block));
+            self.wanted.grow(regions);
+            self.durable.grow(regions);
+            if let Some(block) = last {
+                let added = length(&self.regions_of(block)) - (old - block * REGIONS_PER_BLOCK);
+                let state = &mut self.blocks[block as usize];
+                state.on_disk += if state.known { 0 } else { added };
+                self.account(block);
+            }
+            for block in blocks..blocks_for(regions) {
+                self.blocks.push(Block::unknown(length(&self.regions_of(block))));
+                self.account(block);
+                self.enqueue(block);
+            }
+        }
+        self.set(dirty);
+    }
+
     /// Whether `region` has a durable mark that nothing queued or in flight takes away. Only such
     /// a region may be written to (rule 1).
     #[must_use]

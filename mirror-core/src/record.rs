@@ -3,7 +3,9 @@
 //! The bytes are the business of `crate::disk`; the meaning is here.
 
 use crate::rules::{Rule, holds};
-use crate::units::{ActivationNo, Generation, Id16, MAX_MIRROR_BYTES, SessionNo, Side};
+use crate::units::{
+    ActivationNo, Generation, Id16, MAX_MIRROR_BYTES, REGION_BYTES, SessionNo, Side, regions_in,
+};
 use std::collections::VecDeque;
 
 /// How many former generations a side remembers. A peer further back than this is taken for a
@@ -70,8 +72,11 @@ pub struct Record {
     pub device: Id16,
     /// Which server this side was made for.
     pub side: Side,
-    /// Size of the mirror in bytes, fixed at construction; 0 until then.
+    /// Size of the mirror in bytes; 0 until constructed. It never shrinks.
     pub size: u64,
+    /// The mirror has grown: from this byte on everything differs, whatever the marks say, since
+    /// theirs may not be durable yet. 0 = they are.
+    pub grown_from: u64,
     /// Logical block size in bytes, fixed at construction; 0 until then.
     pub block: u32,
     /// The generation of the data here; `None` = no history (never mirrored).
@@ -132,6 +137,16 @@ impl Record {
         self.session.max(self.born_session).0.max(activations.0)
     }
 
+    /// The regions that count as marked, whatever the bitmap says.
+    #[must_use]
+    pub fn grown_regions(&self) -> std::ops::Range<u32> {
+        if self.grown_from == 0 || !holds(Rule::GrownDirty) {
+            return 0..0;
+        }
+        let first = u32::try_from(self.grown_from / REGION_BYTES).unwrap_or(u32::MAX);
+        first..regions_in(self.size)
+    }
+
     /// The record of a side that was never mirrored.
     #[must_use]
     pub fn blank(device: Id16, side: Side) -> Self {
@@ -141,6 +156,7 @@ impl Record {
             device,
             side,
             size: 0,
+            grown_from: 0,
             block: 0,
             generation: None,
             bases: [None; 2],

@@ -133,6 +133,18 @@ rules! {
     ErrorFails = "error-fails";
     /// A cluster partition that fails, or hangs over its limit, fails the device.
     MetaFails = "meta-fails";
+    /// A side whose disk failed has recorded that before it works with the peer's.
+    DetachSelf = "detach-self";
+    /// Nothing completes on the peer's disk alone before the peer has recorded that it does.
+    DetachPeer = "detach-peer";
+    /// A side whose disk failed reads from the peer's.
+    DetachReads = "detach-reads";
+    /// What a mirror has grown by counts as different from the moment of the record on.
+    GrownDirty = "grown-dirty";
+    /// A side that copies what the mirror has grown by is half copied meanwhile.
+    GrownIncomplete = "grown-incomplete";
+    /// The device grows when both sides have recorded it.
+    GrownBoth = "grown-both";
     /// A block of the source that cannot be read ends the recovery.
     UnreadableEnds = "unreadable-ends";
     /// Writes do not wait for the copies of a recovery.

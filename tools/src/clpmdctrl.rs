@@ -18,6 +18,7 @@ Examples:
   clpmdctrl --rwait md1 -timeout 600   wait until it has ended, ten minutes at most
   clpmdctrl --cancel md1               stop it; what was copied stays copied
   clpmdctrl --break md1                keep the servers apart until --recovery
+  clpmdctrl --resize md1               both data partitions were made larger: so is the mirror
   clpmdctrl --force server1 md1        server1 holds the latest data: the other's is given up
   clpmdctrl --active --peer-down md1   the other server is off and wrote nothing alone
   clpmdctrl --reload                   the agent reads its configuration again
@@ -30,7 +31,7 @@ its own clock; if the clocks differ, the later time need not be the later data."
 /// Operate the mirror disks of this server
 #[derive(Parser, Debug)]
 #[command(name = "clpmdctrl", version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
-#[command(group = ArgGroup::new("what").args(["active", "deactive", "recovery", "force", "cancel", "separate", "rwait", "peer_down", "abandon", "reload"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("what").args(["active", "deactive", "recovery", "force", "cancel", "separate", "rwait", "resize", "peer_down", "abandon", "reload"]).required(true).multiple(true))]
 pub struct Args {
     /// Open the mirror disk for I/O on this server, and mount it
     #[arg(short, long, conflicts_with_all = ["deactive", "recovery", "force", "cancel", "separate", "rwait"])]
@@ -53,6 +54,9 @@ pub struct Args {
     /// Wait until no recovery runs; fails if the mirror is not whole then
     #[arg(short = 'w', long, conflicts_with_all = ["peer_down"])]
     pub rwait: bool,
+    /// Take as much of the data partitions as both have, after both were made larger
+    #[arg(long, conflicts_with_all = ["active", "deactive", "recovery", "force", "cancel", "separate", "rwait", "peer_down", "abandon", "yes"])]
+    pub resize: bool,
     /// With --rwait: give up after so many seconds (also: -timeout) [default: never]
     #[arg(long, value_name = "SECONDS", requires = "rwait", conflicts_with_all = ["active", "deactive", "recovery", "force", "cancel", "separate", "peer_down"], value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub timeout: Option<u64>,
@@ -109,6 +113,7 @@ pub fn request(args: &Args) -> Result<Request, Failure> {
         a if a.recovery => Request::Recover { mirror },
         a if a.cancel => Request::Cancel { mirror },
         a if a.separate => Request::Separate { mirror },
+        a if a.resize => Request::Resize { mirror },
         a if a.rwait => Request::Status { mirror: Some(mirror) },
         a if a.abandon => return wrong("--abandon takes one name"),
         _ => Request::PeerDown { mirror },
@@ -214,6 +219,7 @@ mod tests {
             ("clpmdctrl --cancel md1", Some(Request::Cancel { mirror: md1() })),
             ("clpmdctrl -c md1", Some(Request::Cancel { mirror: md1() })),
             ("clpmdctrl --break md1", Some(Request::Separate { mirror: md1() })),
+            ("clpmdctrl --resize md1", Some(Request::Resize { mirror: md1() })),
             ("clpmdctrl -b md1", Some(Request::Separate { mirror: md1() })),
             (
                 "clpmdctrl --rwait md1 -timeout 5 -rcancel",
@@ -242,6 +248,7 @@ mod tests {
             "clpmdctrl --force --peer-down server1 md1",
             "clpmdctrl --active --yes md1",
             "clpmdctrl --break --recovery md1",
+            "clpmdctrl --resize --recovery md1",
             "clpmdctrl --rwait --rcancel md1",
             "clpmdctrl --recovery --timeout 5 md1",
             "clpmdctrl --rwait md1 --timeout 0",

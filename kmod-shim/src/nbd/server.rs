@@ -270,6 +270,13 @@ impl FrontEnd for NbdServer {
         self.pump(index, ring, out);
     }
 
+    fn grow(&mut self, size: u64) {
+        // Connections that are open keep what they were told.
+        if size > self.export.size {
+            self.export = Arc::new(Export { size, ..(*self.export).clone() });
+        }
+    }
+
     fn fail(&mut self, ring: &mut dyn Submitter) {
         self.failed = true;
         self.requests.clear();

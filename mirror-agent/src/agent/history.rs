@@ -108,6 +108,15 @@ fn in_words(notice: &Notice) -> (String, Option<&str>) {
             let which = if *cluster_partition { "cluster" } else { "data" };
             (format!("the {which} partition failed a {what} at byte {offset}"), None)
         }
+        Notice::Detached => {
+            ("this server goes on with the disk of the other, without its own".into(), None)
+        }
+        Notice::DetachedLost => {
+            ("the disk of the other server, the only one left, is out of reach".into(), None)
+        }
+        Notice::ServesPeer => {
+            ("the other server's disk failed; it goes on with the disk of this one".into(), None)
+        }
         Notice::BadRecord(why) => (
             format!("the record of this side was not written, since it could not be read: {why}"),
             None,
@@ -138,6 +147,9 @@ const fn kind_of_notice(notice: &Notice) -> &'static str {
         Notice::DiskError { .. } => "disk-error",
         Notice::ErrorRecorded { .. } => "disk-error-recorded",
         Notice::BadRecord(_) => "bad-record",
+        Notice::Detached => "detached",
+        Notice::DetachedLost => "detached-lost",
+        Notice::ServesPeer => "serves-peer",
         Notice::BothActive => "both-active",
         Notice::Protocol(_) => "protocol-error",
     }

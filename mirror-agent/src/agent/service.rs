@@ -2,6 +2,7 @@
 
 use super::managed::{How, Managed};
 use super::{Agent, Entry, changes, report};
+use crate::config::{FileSystem, FrontEnd, MirrorConfig};
 use crate::ctl::{Answer, Change, Changes, Refused, Request, Response, Service, Story};
 use crate::messages::{Event, MdCode, Operation, later};
 use crate::monitor::Monitored;
@@ -58,8 +59,32 @@ fn sentence(done: Done, mirror: &str) -> String {
         Done::ForcedAlone => format!(
             "This server's data is the latest of {mirror} now; the other server's counts as old from now on."
         ),
+        Done::Grown(size) => format!("{mirror} has {size} bytes now."),
         Done::Noted | Done::Stopped => format!("{mirror}: recorded."),
     }
+}
+
+/// What is left to do once the mirror has grown. A block device keeps its size while it is open.
+fn after_growth(config: &MirrorConfig, device: &str, active: bool) -> String {
+    let name = &config.name;
+    let copied =
+        "What was added is being copied; until that is over the other server is half copied.";
+    let reopen = match (active, config.front_end) {
+        (false, _) => format!("clpmdctrl --active {name}"),
+        (true, FrontEnd::NbdSocket) => "clients see the new size when they connect anew".to_owned(),
+        (true, _) => format!(
+            "the open device keeps its size: clpmdctrl --deactive {name}, clpmdctrl --active {name}"
+        ),
+    };
+    let fs = match config.fs {
+        FileSystem::None => String::new(),
+        FileSystem::Xfs => {
+            let point = config.mount.as_ref().map(|m| m.point.display().to_string());
+            format!(", then xfs_growfs {}", point.unwrap_or_default())
+        }
+        _ => format!(", then resize2fs {device}"),
+    };
+    format!("{copied} Next: {reopen}{fs}")
 }
 
 fn no_mirror(name: &str) -> Refused {
@@ -120,6 +145,7 @@ impl Agent {
             Request::Separate { mirror } => {
                 self.command(&mirror, Operation::Separate, Command::Separate).await
             }
+            Request::Resize { mirror } => self.resize(&mirror).await,
             Request::PeerDown { mirror } => {
                 self.command(&mirror, Operation::Activate, Command::PeerDown).await
             }
@@ -137,6 +163,16 @@ impl Agent {
             mirror.history.happened("separated", what, None);
         }
         Ok(Response::Done(sentence(done, name)))
+    }
+
+    async fn resize(&self, name: &str) -> Result<Response, Refused> {
+        let mirror = self.managed(name)?;
+        let done = mirror.command(Operation::Resize, Command::Resize).await?;
+        mirror.events.log(Event::later(later::EXTENDED, &[&mirror.device]));
+        mirror.history.note("the mirror has grown", None);
+        let active = mirror.is_active().await == Some(true);
+        let next = after_growth(&mirror.config, &mirror.device, active);
+        Ok(Response::Done(format!("{} {next}", sentence(done, name))))
     }
 
     /// The mirror of this name, if it is there and could be opened.

@@ -37,6 +37,8 @@ const MIRROR: [&str; 21] = [
 ];
 /// The server that goes on belongs to `both_active`.
 const SURVIVOR: &str = "survivor";
+/// The one of `MIRROR` with a value that the driver is given when it opens the mirror, and keeps.
+const DISK_ERROR: (&str, &str) = ("disk_error", "\"detach\"");
 
 /// Keys of `[[mirror]]` that it takes over while the mirror is not active on this server.
 const WHILE_INACTIVE: [&str; 1] = ["mount_point"];
@@ -68,6 +70,14 @@ pub struct Change {
     pub from: String,
     /// Value from now on.
     pub to: String,
+}
+
+impl Change {
+    /// Whether the driver goes on with or without the other server's disk from now on.
+    fn is_of_detach(&self) -> bool {
+        let (key, value) = DISK_ERROR;
+        self.key == key && [&self.from, &self.to].into_iter().any(|v| v == value)
+    }
 }
 
 impl fmt::Display for Change {
@@ -175,7 +185,7 @@ impl Decision {
         for change in differing(&format!("[[mirror]] {name}"), old, new) {
             let key = change.key.as_str();
             if !WHILE_INACTIVE.contains(&key) {
-                let live = MIRROR.contains(&key) || key == SURVIVOR;
+                let live = (MIRROR.contains(&key) || key == SURVIVOR) && !change.is_of_detach();
                 self.judge(change, live);
             } else if let Situation::Active { here: false, .. } = situation {
                 self.plan.idle.insert(name.to_owned());

@@ -349,6 +349,7 @@ fn one_mirror(
             "panic" => Some(PowerAction::Panic),
             _ => None,
         },
+        detach: r.text("disk_error")? == "detach",
         both_active: both_active?,
         timing: timing?,
         hot_regions: r.int("hot_regions")?,

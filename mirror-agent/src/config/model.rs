@@ -215,6 +215,8 @@ pub struct MirrorConfig {
     pub front_end: FrontEnd,
     /// What a disk error does besides failing the device; `None` = nothing.
     pub disk_error: Option<PowerAction>,
+    /// A failed data partition of an active side is replaced by the other server's disk.
+    pub detach: bool,
     /// What is done when both servers are active.
     pub both_active: BothActive,
     /// Time limits.

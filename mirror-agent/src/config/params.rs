@@ -482,9 +482,9 @@ pub static PARAMS: &[Param] = &[
     param(
         Mirror,
         "disk_error",
-        Kind::Choice(&["stop-io", "reset", "panic"]),
+        Kind::Choice(&["stop-io", "reset", "panic", "detach"]),
         Preset::Text("stop-io"),
-        "What a server does when a disk of this mirror fails there, active or not. `stop-io`: the device fails all I/O. `reset`: the server is also reset at once, as in the manual. `panic`: its kernel panics instead. A server is reset once for a disk, not again before `clpmdchng`.",
+        "What a server does when a disk of this mirror fails there, active or not. `stop-io`: the device fails all I/O. `reset`: the server is also reset at once, as in the manual. `panic`: its kernel panics instead. `detach`: if the data partition of the active server fails while the other one is whole and connected, the device goes on with the disk of the other; else as `stop-io`. A server is reset once for a disk, not again before `clpmdchng`.",
     ),
     param(
         Mirror,

@@ -348,7 +348,15 @@ fn what_a_disk_error_and_two_active_servers_do() {
     assert!(wrong(&survivor("c")).contains("survivor = \"c\": no such [[server]]"));
     assert!(wrong("both_active = \"survivor\"").contains("survivor: missing"));
     assert!(wrong("survivor = \"a\"").contains("only with both_active"));
-    assert!(wrong("disk_error = \"detach\"").contains("stop-io, reset, panic"));
+    assert!(wrong("disk_error = \"ignore\"").contains("stop-io, reset, panic, detach"));
+    let detach = Config::parse(
+        Path::new("x.toml"),
+        &format!("{BASE}disk_error = \"detach\"\n"),
+        Some("a"),
+        "",
+    );
+    let mirror = detach.expect("configuration").mirrors.remove(0);
+    assert_eq!((mirror.disk_error, mirror.detach), (None, true));
 }
 
 /// Each mistake is said with the line that has to be changed.

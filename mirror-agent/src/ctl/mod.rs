@@ -145,6 +145,11 @@ pub enum Request {
         /// Its name.
         mirror: String,
     },
+    /// Take as much of the data partitions as both have.
+    Resize {
+        /// Its name.
+        mirror: String,
+    },
     /// `server` holds the latest data.
     Force {
         /// Name of the server.

@@ -94,6 +94,12 @@ pub(super) struct Disk {
 }
 
 impl Disk {
+    /// The partition, measured anew.
+    pub(super) fn measured(&mut self) -> &Partition {
+        self.partition.measure();
+        &self.partition
+    }
+
     pub(super) fn new(role: Role, partition: Partition, limit_ms: u64) -> Self {
         Self {
             role,

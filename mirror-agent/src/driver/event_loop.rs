@@ -198,6 +198,10 @@ impl<M: Machine> EventLoop<M> {
         while let Some(event) = self.events.pop_front() {
             self.count.event(&event, self.micros);
             self.hear_beat(&event);
+            if is_measured(&event) {
+                let capacity = self.data.measured().usable(self.cluster.measured());
+                self.machine.handle(self.now, Event::Measured { capacity }, &mut actions);
+            }
             self.machine.handle(self.now, event, &mut actions);
             for action in actions.drain(..) {
                 self.count.action(&action, self.micros);
@@ -256,6 +260,7 @@ impl<M: Machine> EventLoop<M> {
                 self.front_do(|end, ring, _| end.fail(ring));
                 self.owe(Report::DeviceFailed);
             }
+            Action::Grow { size } => self.front_do(|end, _, _| end.grow(size)),
             Action::TellPeerBehind { session } => self.owe(Report::TellPeerBehind { session }),
             // What is done in an emergency hangs on these.
             Action::Notice(notice @ (Notice::ErrorRecorded { .. } | Notice::BothActive)) => {
@@ -499,6 +504,11 @@ impl<M: Machine> EventLoop<M> {
             self.events.extend(requests.into_iter().map(Event::Request));
         }
     }
+}
+
+/// Before it the partitions are measured: a card, or a growth, is about to follow from it.
+fn is_measured(event: &Event) -> bool {
+    matches!(event, Event::PeerReady { .. } | Event::Command { command: Command::Resize, .. })
 }
 
 fn is_same_kind(a: &Report, b: &Report) -> bool {

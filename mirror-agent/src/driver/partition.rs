@@ -3,6 +3,8 @@
 use super::sys;
 use kmod_shim::sys::Fd;
 use mirror_core::buf::{Buf, BufMut};
+use mirror_core::disk::layout::room;
+use mirror_core::units::MAX_MIRROR_BYTES;
 use nix::fcntl::OFlag;
 use std::fs::File;
 use std::io;
@@ -94,10 +96,26 @@ impl Partition {
         &self.path
     }
 
-    /// Size in bytes.
+    /// Size in bytes, when it was measured last.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Measures it again: its owner may have made it larger. What was known stays, if it cannot be
+    /// told.
+    pub(super) fn measure(&mut self) {
+        let now = self.plain().and_then(|file| io::Seek::seek(&mut &file, io::SeekFrom::End(0)));
+        self.size = now.unwrap_or(self.size);
+    }
+
+    /// Bytes of a mirror with this data partition and its marks on `cluster`: whole blocks, and no
+    /// more than both have room for.
+    #[must_use]
+    pub fn usable(&self, cluster: &Self) -> u64 {
+        let block = u64::from(self.block).max(1);
+        let size = self.size / block * block;
+        size.min(room(cluster.size)).min(MAX_MIRROR_BYTES)
     }
 
     /// Logical block size in bytes: offsets and lengths are multiples of it.

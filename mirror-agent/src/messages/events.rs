@@ -134,6 +134,12 @@ pub mod driver {
     pub const SESSION: DriverMessage = DriverMessage(204);
     /// Both servers are active, and this one stops; who goes on.
     pub const GIVES_WAY: DriverMessage = DriverMessage(211);
+    /// The own disk failed, and the other server's serves.
+    pub const DETACHED: DriverMessage = DriverMessage(212);
+    /// The other server's disk, the only one left, is out of reach.
+    pub const DETACHED_LOST: DriverMessage = DriverMessage(213);
+    /// The other server's disk failed, and this one's serves.
+    pub const SERVES_PEER: DriverMessage = DriverMessage(214);
     /// Contact without a session; the row of the direction table.
     pub const PARKED: DriverMessage = DriverMessage(205);
 }

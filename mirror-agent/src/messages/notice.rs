@@ -35,6 +35,9 @@ pub fn events_of(notice: &Notice, nmp: u8, device: &str) -> Vec<Event> {
         Notice::ErrorRecorded { durable: false } => {
             vec![Event::Driver(driver::FLAG_WRITE, Vec::new())]
         }
+        Notice::Detached => vec![Event::driver(driver::DETACHED, nmp, &[])],
+        Notice::DetachedLost => vec![Event::driver(driver::DETACHED_LOST, nmp, &[])],
+        Notice::ServesPeer => vec![Event::driver(driver::SERVES_PEER, nmp, &[])],
         Notice::Protocol(what) => vec![Event::driver(driver::WRONG_COMMAND, nmp, &[what])],
     }
 }

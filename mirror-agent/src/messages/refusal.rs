@@ -20,6 +20,8 @@ pub enum Operation {
     Cancel,
     /// `--break`
     Separate,
+    /// `--resize`
+    Resize,
 }
 
 /// Names for the sentences.
@@ -58,6 +60,7 @@ pub fn explain(operation: Operation, refusal: Refusal, who: Parties<'_>) -> Expl
         Operation::Force => "was not forced",
         Operation::Cancel => "has no recovery to stop",
         Operation::Separate => "was not separated",
+        Operation::Resize => "has not grown",
     };
     let code = code(refusal);
     let (text, cause) = (text(code, operation, who), cause(operation, refusal));
@@ -78,6 +81,7 @@ fn text(code: MdCode, operation: Operation, who: Parties<'_>) -> String {
         Operation::Force => "--force",
         Operation::Cancel => "--cancel",
         Operation::Separate => "--break",
+        Operation::Resize => "--resize",
     };
     match code {
         MdCode::AlreadyMounted | MdCode::NotMounted => code.fill(&[who.device]),
@@ -140,6 +144,7 @@ fn event(operation: Operation, refusal: Refusal, device: &str) -> Option<Event> 
         Operation::Separate => {
             Some(Event::later(later::ISOLATE_FAILED, &[&sentence(refusal), &device]))
         }
+        Operation::Resize => Some(Event::later(later::EXTEND_FAILED, &[&device])),
     }
 }
 
@@ -164,6 +169,9 @@ fn activate_reason(refusal: Refusal) -> Option<ActivateReason> {
         | Refusal::RecoveryRunning
         | Refusal::NoRecovery
         | Refusal::NoDirection
+        | Refusal::NoRoom
+        | Refusal::NoRoomAtPeer
+        | Refusal::GrowsLater
         | Refusal::SourceAbnormal => None,
     }
 }
@@ -185,6 +193,9 @@ fn recovery_reason(refusal: Refusal) -> Option<RecoveryReason> {
         | Refusal::NotConstructed
         | Refusal::Busy
         | Refusal::NoRecovery
+        | Refusal::NoRoom
+        | Refusal::NoRoomAtPeer
+        | Refusal::GrowsLater
         | Refusal::Stopping => None,
     }
 }
@@ -208,8 +219,17 @@ const fn code(refusal: Refusal) -> MdCode {
         | Refusal::NoDirection
         | Refusal::SourceAbnormal
         | Refusal::TargetActive
+        | Refusal::NoRoom
+        | Refusal::NoRoomAtPeer
+        | Refusal::GrowsLater
         | Refusal::Stopping => MdCode::Failed,
     }
+}
+
+fn grow_partitions(server: &str, mirror: &str) -> String {
+    format!(
+        "make the data partition larger on both servers (for example lvextend), and the cluster partition where the table in docs/on-disk.md says so; it lacks room on {server}: clpmdctrl --resize {mirror}"
+    )
 }
 
 fn next_step(operation: Operation, refusal: Refusal, who: Parties<'_>) -> String {
@@ -235,6 +255,14 @@ fn next_step(operation: Operation, refusal: Refusal, who: Parties<'_>) -> String
         Refusal::NoContact | Refusal::WasActive | Refusal::PeerWasActive => {
             format!("start the agent on {peer} and check the mirror connect, then ask again")
         }
+        Refusal::PeerActive if operation == Operation::Resize => {
+            format!("on {peer}: clpmdctrl --resize {mirror}")
+        }
+        Refusal::NoRoom => grow_partitions(local, mirror),
+        Refusal::NoRoomAtPeer => grow_partitions(peer, mirror),
+        Refusal::GrowsLater => format!(
+            "start the agent on {peer} and check the mirror connect; the rest follows by itself: clpmdstat --mirror {mirror} --watch"
+        ),
         Refusal::PeerActive | Refusal::TargetActive => {
             format!("on {peer}: clpmdctrl --deactive {mirror}")
         }

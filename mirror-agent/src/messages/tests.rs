@@ -144,7 +144,7 @@ fn the_table_is_complete() {
     let ids = |module: &str| of(module).iter().map(|m| m.id).collect::<Vec<_>>();
     assert_eq!(ids("mdagent"), [1, 2, 3, 4, 5]);
     assert_eq!(ids("mdadmn")[..19], (1..=19).collect::<Vec<u16>>());
-    let driver: Vec<u16> = (1..=98).chain(201..=211).collect();
+    let driver: Vec<u16> = (1..=98).chain(201..=214).collect();
     assert_eq!(ids("liscal"), driver);
     assert_eq!(ids("md"), [1, 2, 4, 30, 77, 79, 80, 81, 82, 83, 84, 87, 89]);
     assert_eq!(ids("mdw"), [1, 2, 4, 5, 30, 51, 52, 53, 54, 58, 63, 64, 65, 66, 100]);
@@ -186,7 +186,7 @@ fn codes_are_those_of_the_manual() {
     assert_eq!(MdCode::Timeout.fill(&["fsck", "5"]), "Command timeout(fsck, timeout=5)");
 }
 
-const REFUSALS: [Refusal; 17] = [
+const REFUSALS: [Refusal; 20] = [
     Refusal::NotLatest,
     Refusal::SplitBrain,
     Refusal::NoContact,
@@ -203,6 +203,9 @@ const REFUSALS: [Refusal; 17] = [
     Refusal::SourceAbnormal,
     Refusal::TargetActive,
     Refusal::DiskFailed,
+    Refusal::NoRoom,
+    Refusal::NoRoomAtPeer,
+    Refusal::GrowsLater,
     Refusal::Stopping,
 ];
 
@@ -230,6 +233,17 @@ fn peer_down_and_force_are_offered_only_where_they_are_the_way_out() {
         assert_eq!(next.contains("--force"), forces, "{refusal:?}: {next}");
     }
     assert!(!explain(Operation::Recover, Refusal::NoContact, WHO).next.contains("--peer-down"));
+}
+
+#[test]
+fn a_mirror_that_cannot_grow_says_which_server_lacks_room() {
+    let of = |refusal| explain(Operation::Resize, refusal, WHO);
+    for (refusal, server) in [(Refusal::NoRoom, "server1"), (Refusal::NoRoomAtPeer, "server2")] {
+        let e = of(refusal);
+        assert!(e.next.contains(&format!("lacks room on {server}")), "{}", e.next);
+        assert_eq!(e.event, Some(Event::later(later::EXTEND_FAILED, &["/dev/NMP1"])));
+    }
+    assert_eq!(of(Refusal::PeerActive).next, "on server2: clpmdctrl --resize md1");
 }
 
 #[test]
@@ -309,6 +323,10 @@ fn notices_become_the_messages_of_the_manual() {
     let recorded = |durable| text(&Notice::ErrorRecorded { durable });
     assert_eq!(recorded(false), ["write disk error flag I/O error."]);
     assert!(recorded(true).is_empty());
+    assert_eq!(text(&Notice::Detached), ["NMP1 goes on with the disk of the other server."]);
+    assert_eq!(text(&Notice::DetachedLost), ["NMP1 lost the disk of the other server."]);
+    let serves = ["NMP1 is the only disk, the other server works with it."];
+    assert_eq!(text(&Notice::ServesPeer), serves);
     assert_eq!(text(&Notice::NotResumed { why: "why" }), ["NMP1 is not served again(why)."]);
 }
 

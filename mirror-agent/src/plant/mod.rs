@@ -214,6 +214,7 @@ fn tuning(config: &Config, mirror: &MirrorConfig) -> Tuning {
             config::AutoRecovery::Off => AutoRecovery::Off,
         },
         fenced: config.agent.alone == config::Alone::Fenced,
+        detach: mirror.detach,
         ..Tuning::default()
     }
 }

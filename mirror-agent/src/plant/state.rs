@@ -24,8 +24,7 @@ pub(super) fn load(
     note: &dyn Fn(DriverMessage, &[&str]),
 ) -> Step<Setup> {
     let capacity = capacity(data)?;
-    let layout = Layout::new(capacity, cluster.size())
-        .map_err(|e| unreadable(format!("{}: {e}", cluster.path().display())))?;
+    let too_small = |e| unreadable(format!("{}: {e}", cluster.path().display()));
     // Unreadable copies are judged as such by `superblock::load`.
     let copy = |at| match cluster.read(at, BLOCK_BYTES) {
         Ok(bytes) => bytes.to_vec(),
@@ -43,6 +42,9 @@ pub(super) fn load(
             return Err(unreadable(format!("{}: {why}", cluster.path().display())));
         }
     };
+    // What a grown data partition needs there is asked for when the mirror is to grow, too.
+    let needed = if record.size == 0 { capacity } else { record.size };
+    let layout = Layout::new(needed, cluster.size()).map_err(too_small)?;
     check(&record, capacity, data, cluster, side)?;
     if !fresh {
         for (offset, bytes) in superblock::repairs(&record, &a, &b) {
@@ -53,7 +55,7 @@ pub(super) fn load(
     Ok(Setup {
         fresh,
         marks,
-        capacity,
+        capacity: data.usable(cluster),
         device_block: data.block(),
         boot: boot_id()?,
         resume: false,
@@ -103,10 +105,9 @@ fn check(
 fn marks(
     record: &Record,
     cluster: &Partition,
-    layout: Layout,
+    of_mirror: Layout,
     note: &dyn Fn(DriverMessage, &[&str]),
 ) -> Step<Marks> {
-    let of_mirror = Layout::new(record.size, cluster.size()).unwrap_or(layout);
     let len = usize::try_from(of_mirror.bitmap_bytes()).map_err(|e| internal(&e.to_string()))?;
     let mut bytes = Vec::with_capacity(len);
     while bytes.len() < len {

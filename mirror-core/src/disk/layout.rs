@@ -10,7 +10,7 @@
 //! take both.
 
 use super::bitmap_block::REGIONS_PER_BLOCK;
-use crate::units::{REGION_BYTES, regions_in};
+use crate::units::{MAX_MIRROR_BYTES, REGION_BYTES, regions_in};
 
 /// Bytes of each superblock copy and each bitmap block: the unit of every write here.
 pub const BLOCK_BYTES: usize = 4096;
@@ -53,6 +53,13 @@ pub const fn blocks_for(regions: u32) -> u32 {
 #[must_use]
 pub fn required_bytes(mirror_size: u64) -> u64 {
     BITMAP + u64::from(blocks_for(regions_in(mirror_size))) * BLOCK
+}
+
+/// The largest mirror, in bytes, that a cluster partition of `len` bytes has room for.
+#[must_use]
+pub const fn room(len: u64) -> u64 {
+    let room = (len.saturating_sub(BITMAP) / BLOCK).saturating_mul(BLOCK_COVERS);
+    if room < MAX_MIRROR_BYTES { room } else { MAX_MIRROR_BYTES }
 }
 
 /// Byte offset of bitmap block `index` on the cluster partition.
@@ -103,7 +110,6 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::MAX_MIRROR_BYTES;
 
     #[test]
     fn blocks_follow_one_another_without_a_gap() {
@@ -137,6 +143,16 @@ mod tests {
         let layout = Layout::new(MAX_MIRROR_BYTES, u64::MAX).expect("large enough");
         assert_eq!(u64::from(layout.regions()) * REGION_BYTES, MAX_MIRROR_BYTES);
         assert_eq!(BITMAP + layout.bitmap_bytes(), required_bytes(MAX_MIRROR_BYTES));
+    }
+
+    #[test]
+    fn the_room_is_what_the_layout_takes() {
+        for len in [0, BITMAP, BITMAP + 4095, BITMAP + 4096, BITMAP + 10 * 4096, 1 << 20] {
+            let room = room(len);
+            assert!(room == 0 || Layout::new(room, len).is_ok(), "{len}");
+            assert!(Layout::new(room + 1, len).is_err(), "{len}");
+        }
+        assert_eq!(room(u64::MAX), MAX_MIRROR_BYTES);
     }
 
     #[test]

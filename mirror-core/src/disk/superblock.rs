@@ -44,7 +44,8 @@ const OVERRULED_COUNT_AT: usize = ANCESTOR_COUNT_AT + 1;
 const PADDING_AT: usize = OVERRULED_COUNT_AT + 1;
 const ANCESTORS_AT: usize = PADDING_AT + 5;
 const OVERRULED_AT: usize = ANCESTORS_AT + 8 * LINEAGE_MAX;
-const RESERVED_AT: usize = OVERRULED_AT + 8 * LINEAGE_MAX;
+const GROWN_AT: usize = OVERRULED_AT + 8 * LINEAGE_MAX;
+const RESERVED_AT: usize = GROWN_AT + 8;
 
 /// The smallest unit that any disk writes whole.
 #[allow(dead_code)] // Rust 1.85 does not see the use in the assertion below
@@ -193,6 +194,7 @@ fn put_identity(image: &mut [u8], record: &Record) {
     put(image, DEVICE_AT, &record.device.0);
     put(image, BOOT_AT, &record.boot.0);
     put(image, SIZE_AT, &record.size.to_le_bytes());
+    put(image, GROWN_AT, &record.grown_from.to_le_bytes());
     put(image, BLOCK_AT, &record.block.to_le_bytes());
     put(image, FLAGS_AT, &flags_of(record).to_le_bytes());
     put(image, SIDE_AT, &[u8::from(record.side == Side::Second)]);
@@ -354,6 +356,7 @@ fn decode_v1(image: &[u8]) -> Result<Record, Nonsense> {
         device: device(image)?,
         side: side(image)?,
         size: size(image)?,
+        grown_from: grown_from(image)?,
         block: block_size(image)?,
         generation: generation(GENERATION_AT),
         bases: [generation(BASES_AT), generation(BASES_AT + 8)],
@@ -412,6 +415,12 @@ fn side(image: &[u8]) -> Result<Side, Nonsense> {
 fn size(image: &[u8]) -> Result<u64, Nonsense> {
     let size = u64_at(image, SIZE_AT);
     if size > MAX_MIRROR_BYTES { Err(Nonsense::Size(size)) } else { Ok(size) }
+}
+
+/// Growing begins within the mirror.
+fn grown_from(image: &[u8]) -> Result<u64, Nonsense> {
+    let (from, size) = (u64_at(image, GROWN_AT), size(image)?);
+    if from != 0 && from >= size { Err(Nonsense::Contradiction) } else { Ok(from) }
 }
 
 fn block_size(image: &[u8]) -> Result<u32, Nonsense> {

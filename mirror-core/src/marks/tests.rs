@@ -273,3 +273,46 @@ fn memory_grows_with_the_mirror_and_not_faster() {
     let (small, large) = (bytes(100 << 30), bytes(1 << 40));
     assert!(large <= small * 11, "{small} bytes for 100 GiB, {large} for 1 TiB");
 }
+
+/// The blocks as they are on the disk after everything that is wanted was written.
+fn written(marks: &mut Marks, disk: &mut Vec<u8>) {
+    while let Some(write) = marks.next_write() {
+        let at = usize::try_from(write.offset - crate::disk::layout::BITMAP).expect("small");
+        disk.resize(disk.len().max(at + write.bytes.len()), 0xa5);
+        disk[at..at + write.bytes.len()].copy_from_slice(&write.bytes);
+        marks.write_done(write.block, true);
+    }
+}
+
+#[test]
+fn what_a_mirror_grows_by_is_marked_and_found_again() {
+    let device = Id16([7; 16]);
+    for (old, new) in [(10, 20), (63, 65), (REGIONS_PER_BLOCK, REGIONS_PER_BLOCK + 1), (1, 70_000)]
+    {
+        let mut disk = Vec::new();
+        let mut marks = Marks::blank(old, device);
+        marks.set(0..1);
+        written(&mut marks, &mut disk);
+        marks.grow(new, old - 1..new);
+        assert!(!marks.idle() && !marks.is_marked(new - 1), "not durable yet");
+        // A write of the last block that began before carries nothing of it.
+        written(&mut marks, &mut disk);
+        assert!(marks.idle() && marks.all_marked(old - 1..new));
+        assert_eq!(marks.count(), marks.wanted_count());
+        let (found, damaged) = Marks::load(device, new, &disk);
+        assert_eq!((found.wanted(), damaged), (marks.wanted(), 0));
+    }
+}
+
+#[test]
+fn growing_while_the_last_block_is_being_written() {
+    let device = Id16([7; 16]);
+    let mut marks = Marks::blank(10, device);
+    let write = marks.next_write().expect("a blank block is written");
+    marks.grow(20, 10..20);
+    marks.write_done(write.block, true);
+    assert!(!marks.all_marked(10..20));
+    written(&mut marks, &mut Vec::new());
+    assert!(marks.all_marked(10..20) && marks.idle());
+    assert_eq!(marks.count(), 10);
+}

@@ -83,7 +83,8 @@ pub(super) fn are_apart(a: &Card, b: &Card) -> bool {
 impl Mirror {
     pub(super) fn card(&self) -> Card {
         Card {
-            record: self.meta.record.clone(),
+            // Drained, the marks are durable, and count for what they are.
+            record: Record { grown_from: 0, ..self.meta.record.clone() },
             active: self.active,
             uninterrupted: self.uninterrupted && !self.device_failed,
             wants_recovery: self.wants_recovery_now(),
@@ -395,6 +396,7 @@ impl Mirror {
     }
 
     fn record_source(&mut self, mode: Mode, theirs: &Card) {
+        self.grow_to(theirs.record.size);
         match mode {
             Mode::Initial => self.construct(theirs),
             Mode::Full => self.record_debt(),

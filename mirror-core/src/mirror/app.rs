@@ -6,6 +6,7 @@
 //! write whose session ends before the peer's ack goes back to the gate, still holding its range.
 
 use super::copying::AfterFlush;
+use super::detach::Detach;
 use super::hot::EndCount;
 use super::link::Link;
 use super::standby::Reach;
@@ -149,6 +150,8 @@ enum Gate {
     Wait,
     Both,
     Alone,
+    /// The own disk has failed: to the peer's only.
+    Peer,
 }
 
 /// Never, while copies and writes have credits of their own.
@@ -183,16 +186,14 @@ impl Mirror {
         if !self.active || self.operator.is_closing() {
             return Some(RequestError::Inactive);
         }
-        let record = &self.meta.record;
+        let block = self.meta.record.block;
+        let size = self.served_bytes();
         let valid = match &request.op {
             RequestOp::Flush => true,
             RequestOp::Write(data) => {
-                data.len() as u64 == request.extent.len
-                    && request.extent.is_valid_for(record.size, record.block)
+                data.len() as u64 == request.extent.len && request.extent.is_valid_for(size, block)
             }
-            RequestOp::Read | RequestOp::Zero { .. } => {
-                request.extent.is_valid_for(record.size, record.block)
-            }
+            RequestOp::Read | RequestOp::Zero { .. } => request.extent.is_valid_for(size, block),
         };
         (!valid).then_some(RequestError::Invalid)
     }
@@ -269,12 +270,16 @@ impl Mirror {
             self.forget(token);
             return;
         }
-        if self.device_failed || (requested && (self.shut || !self.active)) {
+        let failed = self.device_failed && self.detach == Detach::No;
+        if failed || (requested && (self.shut || !self.active)) {
             self.finish(token, Err(RequestError::Io));
             return;
         }
         let Some(op) = self.app.ops.get_mut(&token) else { return };
         match op.what {
+            What::Read if self.detach != Detach::No && holds(Rule::DetachReads) => {
+                self.read_from_peer(token);
+            }
             What::Read => {
                 op.stage = Stage::Flying;
                 op.local = Leg::Pending;
@@ -324,16 +329,25 @@ impl Mirror {
                 self.fly_alone(token);
                 true
             }
+            Gate::Peer => {
+                self.fly_to_peer(token);
+                true
+            }
         }
     }
 
     /// Rule 1: no mark, no write. While the cards are on the table no new mark is asked for.
     fn pass_marks(&mut self, token: u64) -> bool {
         let frozen = self.link.is_agreeing() && holds(Rule::CardFreezes);
-        if frozen || self.meta.failed {
+        if frozen || (self.meta.failed && self.detach == Detach::No) {
             return false;
         }
         let Some(op) = self.app.ops.get_mut(&token) else { return false };
+        if self.detach != Detach::No {
+            // The peer owes everything, which covers every region.
+            op.stage = Stage::Gate;
+            return true;
+        }
         let regions = op.extent.regions();
         if self.meta.are_marked(regions.clone()) {
             op.stage = Stage::Gate;
@@ -384,6 +398,11 @@ impl Mirror {
     }
 
     fn gate(&mut self, is_flush: bool) -> Gate {
+        match self.detach {
+            Detach::No => {}
+            Detach::Served => return Gate::Peer,
+            Detach::Recording | Detach::Asked => return Gate::Wait,
+        }
         let connected = match &self.link {
             Link::Session(session) if !is_flush && waits_for_copies(session) => return Gate::Wait,
             Link::Session(session) if session.is_open() => return Gate::Both,
@@ -426,6 +445,22 @@ impl Mirror {
         self.send(message);
     }
 
+    /// The peer's disk is the only one.
+    fn fly_to_peer(&mut self, token: u64) {
+        let Some(op) = self.app.ops.get_mut(&token) else { return };
+        op.stage = Stage::Flying;
+        op.local = Leg::Failed;
+        op.remote = Leg::Pending;
+        op.joint = true;
+        let (extent, durable) = (op.extent, op.durable);
+        let message = match &op.what {
+            What::Write(data) => Message::Write { id: token, extent, durable, data: data.clone() },
+            What::Zero { unmap } => Message::Zero { id: token, extent, unmap: *unmap, durable },
+            What::Flush | What::Read => Message::Flush { id: token },
+        };
+        self.send(message);
+    }
+
     fn fly_alone(&mut self, token: u64) {
         self.resume.confirm();
         self.resume.settled();
@@ -459,7 +494,13 @@ impl Mirror {
 
     pub(super) fn op_local_done(&mut self, token: u64, result: Result<Option<Buf>, IoFailure>) {
         let Some(op) = self.app.ops.get_mut(&token) else { return };
+        // What a failed disk still answers is not to be relied on (rule 11).
+        let detached = self.detach != Detach::No && holds(Rule::DetachReads);
         match result {
+            _ if detached && matches!(op.what, What::Read) => {
+                self.read_from_peer(token);
+                return;
+            }
             Ok(data) => {
                 op.local = Leg::Done;
                 op.data = data;
@@ -504,11 +545,14 @@ impl Mirror {
             return;
         }
         match (op.local, op.remote) {
+            (Leg::Done, Leg::Idle) if matches!(op.what, What::Read) => self.finish(token, Ok(())),
+            // The peer has it, and has recorded that this side does not.
+            (_, Leg::Done) if self.detach == Detach::Served => self.finish(token, Ok(())),
+            _ if self.detach != Detach::No => {}
             // Only the failure of one operation then, once it has ended on both disks.
             (Leg::Failed, Leg::Pending) if !holds(Rule::ErrorFails) => {}
             (Leg::Failed, _) => self.finish(token, Err(RequestError::Io)),
             (Leg::Done, Leg::Done) => self.finish(token, Ok(())),
-            (Leg::Done, Leg::Idle) if matches!(op.what, What::Read) => self.finish(token, Ok(())),
             // What a failed device still had under way must not make it go alone: the peer would
             // be told that it is behind, and could not take over.
             (Leg::Done, Leg::Idle) if self.fails_io() => {
@@ -518,6 +562,12 @@ impl Mirror {
             (Leg::Done, Leg::Idle) => self.wait_at(token, Stage::Gate),
             (Leg::Pending | Leg::Idle, _) | (Leg::Done, Leg::Pending | Leg::Failed) => {}
         }
+    }
+
+    /// Every operation that was held up by the peer's record, or lost its peer, goes on.
+    pub(super) fn resolve_all(&mut self) {
+        let tokens: Vec<u64> = self.app.ops.keys().copied().collect();
+        tokens.into_iter().for_each(|token| self.resolve(token));
     }
 
     fn finish(&mut self, token: u64, result: Result<(), RequestError>) {
@@ -587,10 +637,14 @@ impl Mirror {
             self.finish(token, Err(RequestError::Io));
             return;
         }
-        if let Some(op) = self.app.ops.get_mut(&token) {
-            op.stage = Stage::PeerRead;
-            op.local = Leg::Done;
-        }
+        self.read_from_peer(token);
+    }
+
+    fn read_from_peer(&mut self, token: u64) {
+        let Some(op) = self.app.ops.get_mut(&token) else { return };
+        op.stage = Stage::PeerRead;
+        op.local = Leg::Done;
+        let extent = op.extent;
         self.send(Message::Read { id: token, extent });
     }
 
@@ -626,7 +680,7 @@ impl Mirror {
 
     /// The device answers every request with an error.
     pub(super) fn fails_io(&self) -> bool {
-        self.device_failed || self.shut
+        (self.device_failed && self.detach == Detach::No) || self.shut
     }
 
     /// Both sides have gone apart, and nothing may complete here without the other's word, which
@@ -647,14 +701,15 @@ impl Mirror {
     }
 
     pub(super) fn cool_deadline(&self) -> Option<Millis> {
-        let idle = self.hot.len() > 0 && self.is_mirroring() && !self.cool.running;
+        let idle =
+            self.hot.len() > 0 && self.is_mirroring() && !self.cool.running && !self.device_failed;
         let last = self.last_write.filter(|_| idle)?;
         Some(last.plus(self.tuning.cool_ms))
     }
 
     /// Lets marks go: all clean ones when writing has paused, the oldest when there are too many.
     pub(super) fn cool_down(&mut self) {
-        if !self.is_mirroring() || self.cool.running {
+        if !self.is_mirroring() || self.cool.running || self.device_failed {
             return;
         }
         let paused = self.cool_deadline().is_some_and(|due| due <= self.now.mono);
@@ -684,6 +739,10 @@ impl Mirror {
 
     /// Rule 2: clears marks that both disks have flushed, but none that is dirty.
     pub(super) fn clear_clean_marks(&mut self, limit: usize) {
+        // What the mirror grows by is marked for the copy to come.
+        if self.device_failed || self.growth.is_recording() {
+            return;
+        }
         let dirty = match &self.link {
             Link::Session(session) => session.dirty.as_ref(),
             _ => return,

@@ -2,6 +2,7 @@
 
 use super::Mirror;
 use super::agree::Agree;
+use super::detach::Detach;
 use super::session::Session;
 use crate::direction::Verdict;
 use crate::io::{Action, ConnId, Notice};
@@ -239,7 +240,7 @@ impl Mirror {
 
     fn on_bye(&mut self, clean: bool) {
         let active_session = self.active && matches!(self.link, Link::Session(_));
-        if clean && active_session && !self.has_copy() {
+        if clean && active_session && !self.has_copy() && self.detach == Detach::No {
             // A standby that stops cleanly has recorded that it is behind (architecture §4).
             self.meta.record.peer_behind = true;
             self.meta.persist();

@@ -40,6 +40,12 @@ pub(super) enum Then {
     Noted(CommandId),
     Stopped,
     ErrorRecorded,
+    /// The larger size is recorded here.
+    Grown(CommandId),
+    /// This side's data are recorded as out of date: the peer may be asked to serve.
+    Detach(ConnId),
+    /// Recorded that this side alone has the latest data.
+    Detached(ConnId),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,9 +74,13 @@ pub(super) struct Meta {
 impl Meta {
     pub(super) fn new(setup: &mut Setup, record: Record) -> Self {
         let durable = record.seq;
+        let mut marks = setup.marks.take();
+        if let Some(marks) = &mut marks {
+            marks.set(record.grown_regions());
+        }
         let mut meta = Self {
             record,
-            marks: setup.marks.take(),
+            marks,
             durable,
             writing: None,
             in_flight: HashMap::new(),

@@ -9,12 +9,14 @@
 //! | file | what |
 //! |---|---|
 //! | `app` | requests of the application on the active side |
+//! | `detach` | going on with the peer's disk when the own one has failed (rule 11) |
 //! | `alone` | going alone: the break record (rule 3) |
 //! | `agree` | from a connection to a session: cards, verdict, numbers (rules 4, 8) |
 //! | `session` | the open session: heartbeats, loss, who may write |
 //! | `standby` | what the peer asks of this side's disk |
 //! | `copying` | the source's recovery, `target` the other end of it (rules 6, 7) |
 //! | `operator` | commands |
+//! | `grow` | a larger size, recorded by both sides before the device has it |
 //! | `resume` | a device that outlives its agent |
 //! | `meta`, `hot` | records, marks, and when marks go (rules 1, 2, 10) |
 //! | `view`, `waits` | status, and how long writes and recovery wait for each other |
@@ -23,6 +25,8 @@ mod agree;
 mod alone;
 mod app;
 mod copying;
+mod detach;
+mod grow;
 mod hot;
 mod link;
 mod meta;
@@ -126,8 +130,13 @@ pub struct Mirror {
     /// The operator keeps the servers apart (`--break`).
     apart: bool,
     device_failed: bool,
+    /// Its disk has failed, and the peer's serves in its place.
+    detach: detach::Detach,
     /// The device fails its requests until it is closed, though its disk is good.
     shut: bool,
+    growth: grow::Growth,
+    /// Bytes that the device has, as far as this process knows; 0 = not known.
+    device_size: u64,
     last_verdict: Option<Verdict>,
     last_peer: Option<Card>,
     last_write: Option<Millis>,
@@ -159,7 +168,10 @@ impl Mirror {
             was_active: record.active,
             uninterrupted: record.clean_stop,
             device_failed: record.disk_error,
+            detach: detach::Detach::No,
             shut: false,
+            growth: grow::Growth::Idle,
+            device_size: 0,
             meta: Meta::new(&mut setup, record),
             hot: if active { Hot::inherited() } else { Hot::default() },
             ranges: Ranges::default(),
@@ -208,6 +220,7 @@ impl Mirror {
             .chain(self.cool_deadline())
             .chain(self.operator_deadline())
             .chain(self.alone_deadline())
+            .chain(self.growth_deadline())
             .chain(self.resume.has_news().then_some(self.now.mono))
             .min()
     }
@@ -260,6 +273,7 @@ impl Mirror {
             }
             Event::DialFailed => self.on_dial_failed(),
             Event::Command { id, command } => self.on_command(id, command),
+            Event::Measured { capacity } => self.capacity = capacity,
             Event::Timer => {}
         }
     }
@@ -274,6 +288,7 @@ impl Mirror {
         self.feed_copy();
         self.cool_down();
         self.advance_operator();
+        self.advance_growth();
         self.run_ready();
         let next_id = &mut self.next_id;
         let next_io = || {
@@ -322,6 +337,9 @@ impl Mirror {
             Then::Forced { id, contact } => self.force_recorded(id, contact),
             Then::Noted(id) => self.note_recorded(id),
             Then::Stopped => self.stop_recorded(),
+            Then::Grown(id) => self.growth_recorded(id),
+            Then::Detach(conn) if self.is_current(conn) => self.send_detach(),
+            Then::Detached(conn) if self.is_current(conn) => self.send_detached(),
             Then::ErrorRecorded => self.notice(Notice::ErrorRecorded { durable: true }),
             // The connection that the step belonged to is gone.
             Then::Offer(_)
@@ -334,6 +352,8 @@ impl Mirror {
             | Then::Adopted(_)
             | Then::CopyDone(_)
             | Then::Ask(..)
+            | Then::Detach(_)
+            | Then::Detached(_)
             | Then::Granted(..) => {}
         }
     }
@@ -400,10 +420,15 @@ impl Mirror {
         if self.device_failed {
             return;
         }
+        let detaches = !cluster_partition && self.may_detach();
         self.device_failed = true;
         self.uninterrupted = false;
         self.meta.record.disk_error = holds(Rule::ErrorKept);
         self.meta.persist_then(Then::ErrorRecorded);
+        if detaches {
+            self.begin_detach();
+            return;
+        }
         if self.active {
             self.out.push(Action::FailDevice);
         }

@@ -36,6 +36,8 @@ pub(super) struct Session {
     pub(super) dirty: Option<Bitmap>,
     pub(super) copying: Option<Copying>,
     pub(super) target: Option<Target>,
+    /// The peer's disk has failed, and it works with this side's.
+    pub(super) serves_detached: bool,
 }
 
 impl Session {
@@ -61,6 +63,7 @@ impl Session {
             dirty: None,
             copying: (role == Role::Source).then(|| Copying::new(mode)),
             target: (role == Role::Target).then(|| Target::new(mode)),
+            serves_detached: false,
         }
     }
 
@@ -122,6 +125,7 @@ impl Mirror {
         let in_sync = session.role != Role::Target
             || session.target.as_ref().is_some_and(Target::stayed_complete);
         self.loss = Some(Loss { in_sync, active: self.active });
+        self.detach_lost();
         // Marks that no write has used are no difference.
         let unwritten = self.hot.session_ended();
         if let Some(marks) = &mut self.meta.marks {
@@ -169,6 +173,8 @@ impl Mirror {
                 self.on_adopt(generation, ancestors, overruled, mirror);
             }
             Message::Adopted => self.on_adopted(),
+            Message::Detach => self.on_detach(),
+            Message::Detached => self.on_detached(),
             message => {
                 self.protocol_error(&format!("{} in an open session", message.name()));
             }

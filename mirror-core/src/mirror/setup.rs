@@ -45,6 +45,9 @@ pub struct Tuning {
     /// `alone = "fenced"`: nothing completes alone before the peer confirmed that it is behind or
     /// the cluster manager vouched for it being off.
     pub fenced: bool,
+    /// `disk_error = "detach"`: an active side whose data partition fails goes on with the disk
+    /// of the peer, if that is whole.
+    pub detach: bool,
 }
 
 impl Default for Tuning {
@@ -62,6 +65,7 @@ impl Default for Tuning {
             copy_depth_busy: 2,
             auto_recovery: AutoRecovery::Always,
             fenced: false,
+            detach: false,
         }
     }
 }

@@ -116,6 +116,7 @@ impl Mirror {
     /// A side without history takes the size of the mirror that it joins.
     fn adopt_geometry(&mut self, theirs: &crate::record::Record) {
         if self.meta.record.generation.is_some() {
+            self.grow_to(theirs.size);
             return;
         }
         let (size, block) = if theirs.size == 0 {

@@ -3,6 +3,7 @@
 use super::Mirror;
 use super::agree::are_apart;
 use super::copying::kind_of;
+use super::detach::Detach;
 use super::link::Link;
 use super::session::Role;
 use crate::direction::{Outcome, Row};
@@ -163,11 +164,15 @@ impl Mirror {
         if self.is_recovering() {
             return (Color::Yellow, Color::Yellow);
         }
+        if self.device_failed && self.detach != Detach::No {
+            return (Color::Red, Color::Green);
+        }
         if self.device_failed {
             return (Color::Red, Color::Gray);
         }
         match &self.link {
             Link::Session(session) => match session.role {
+                Role::Equal if session.serves_detached => (Color::Green, Color::Red),
                 Role::Equal => (Color::Green, Color::Green),
                 Role::Source => (Color::Green, Color::Red),
                 Role::Target => (Color::Red, Color::Green),

@@ -110,6 +110,8 @@ fn encode_record(out: &mut Writer, record: &Record) {
         break_time, update_time,
         session_open: _, active: _, peer_active: _, behind: _, peer_behind: _, owes_all: _,
         clean_stop: _, disk_error: _,
+        // A matter of that side's own bitmap; what it leads to is in `marked`.
+        grown_from: _,
     } = record;
     out.u64(*seq);
     out.id16(*mirror);
@@ -169,6 +171,7 @@ fn decode_record(input: &mut Reader<'_>, bits: u16) -> Result<Record, FrameError
         owes_all: has(OWES_ALL),
         clean_stop: has(CLEAN_STOP),
         disk_error: has(DISK_ERROR),
+        grown_from: 0,
     })
 }
 

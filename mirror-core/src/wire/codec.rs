@@ -155,6 +155,8 @@ fn message(header: &Header, payload: Option<Buf>) -> Result<Message, FrameError>
         Kind::ActivateRefuse => Message::ActivateRefuse { number: ActivationNo(id) },
         Kind::Deactivated => Message::Deactivated,
         Kind::Again => Message::Again,
+        Kind::Detach => Message::Detach,
+        Kind::Detached => Message::Detached,
         Kind::Bye => Message::Bye { clean: flag(FLAG_CLEAN) },
     })
 }
@@ -221,6 +223,8 @@ impl Parts {
             Message::ActivateRefuse { number } => bare(Kind::ActivateRefuse).id(number.0),
             Message::Deactivated => bare(Kind::Deactivated),
             Message::Again => bare(Kind::Again),
+            Message::Detach => bare(Kind::Detach),
+            Message::Detached => bare(Kind::Detached),
             Message::Bye { clean } => bare(Kind::Bye).flag(FLAG_CLEAN, *clean),
         }
     }

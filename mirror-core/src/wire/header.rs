@@ -122,6 +122,8 @@ kinds! {
     Deactivated = 36,
     Again = 37,
     Bye = 38,
+    Detach = 39,
+    Detached = 40,
 }
 
 /// Whether a message has a payload, and the largest one in bytes.
@@ -173,6 +175,7 @@ impl Kind {
             Self::Bye => Shape { flags: FLAG_CLEAN, ..BARE },
             Self::MarksEnd | Self::CopyReady | Self::CopyStop | Self::Adopted => BARE,
             Self::Settled | Self::Deactivated | Self::Again => BARE,
+            Self::Detach | Self::Detached => BARE,
         }
     }
 }

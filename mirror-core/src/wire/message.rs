@@ -187,6 +187,10 @@ pub enum Message {
     Deactivated,
     /// The peer wants to agree anew (a command changed something): reconnect.
     Again,
+    /// Active side: its disk has failed, which it has recorded; the peer's is to serve alone.
+    Detach,
+    /// Recorded durably: this side alone has the latest data.
+    Detached,
     /// The agent stops; `clean` = drained and flushed.
     Bye {
         /// Drained and flushed.
@@ -225,6 +229,8 @@ impl Message {
             Self::ActivateRefuse { .. } => "ActivateRefuse",
             Self::Deactivated => "Deactivated",
             Self::Again => "Again",
+            Self::Detach => "Detach",
+            Self::Detached => "Detached",
             Self::Bye { .. } => "Bye",
         }
     }

@@ -64,11 +64,30 @@ fn size_mismatch() {
     let small = |card: Card| card.with(|c| c.capacity /= 2);
     refuses(&a().active(), &small(blank(Second)), Row::SizeMismatch);
     refuses(&a(), &small(b()), Row::SizeMismatch);
-    refuses(&a(), &b().with(|c| c.record.size -= 512), Row::SizeMismatch);
     refuses(&a(), &b().with(|c| c.device_block = 4096), Row::SizeMismatch);
     refuses(&blank(First), &blank(Second).with(|c| c.capacity = 100), Row::SizeMismatch);
     // A larger one is fine.
     is_in_sync(&a(), &b().with(|c| c.capacity *= 2));
+}
+
+/// One side has recorded that the mirror grows, and the other has not yet.
+#[test]
+fn growing() {
+    let grown = |card: Card| {
+        card.with(|c| {
+            c.record.size += 512;
+            c.capacity = c.record.size;
+            c.marked = 1;
+        })
+    };
+    let incomplete = Mode::Settle { complete: false };
+    let roomy = b().with(|c| c.capacity += 512);
+    copies(&grown(a().active()), &roomy, Row::SettleFromActive, First, incomplete);
+    copies(&grown(a()), &roomy.clone().active(), Row::SettleFromActive, Second, incomplete);
+    // Without a mark, too: the size tells.
+    let unmarked = grown(a().active()).with(|c| c.marked = 0);
+    copies(&unmarked, &roomy, Row::SettleFromActive, First, incomplete);
+    refuses(&grown(a().active()), &b().with(|c| c.capacity = c.record.size), Row::SizeMismatch);
 }
 
 #[test]

@@ -98,6 +98,7 @@ fn copy_breach(source: &Card, target: &Card, mode: Mode) -> Option<&'static str>
         }
         Mode::Settle { complete } => {
             let whole = target.uninterrupted && rt.inconsistent.is_none();
+            let whole = whole && rs.size == rt.size;
             (complete && !whole).then_some("complete, but interrupted")
         }
     }
@@ -108,7 +109,8 @@ fn in_sync_breach(a: &Card, b: &Card) -> Option<&'static str> {
     let equal = ra.generation.is_some() && ra.generation == rb.generation;
     let clean = a.marked + b.marked == 0 && ra.inconsistent.is_none() && rb.inconsistent.is_none();
     let owed = ra.owes_all || rb.owes_all || (ra.behind && rb.behind);
-    (!equal || !clean || owed || !numbers_fit(ra, rb)).then_some("in sync, but it is not")
+    let grows = ra.size != rb.size;
+    (!equal || !clean || grows || owed || !numbers_fit(ra, rb)).then_some("in sync, but it is not")
 }
 
 /// Which row it must be, where one sentence says so.
@@ -134,7 +136,8 @@ fn row_breach(a: &Card, b: &Card, verdict: Verdict) -> Option<&'static str> {
     }
     let usual = !has_part(a) && !has_part(b) && !ra.owes_all && !rb.owes_all;
     let usual = usual && numbers_fit(ra, rb) && !(a.active && b.active);
-    if usual && a.marked + b.marked == 0 && verdict.outcome != Outcome::InSync {
+    let grows = ra.size != rb.size;
+    if usual && !grows && a.marked + b.marked == 0 && verdict.outcome != Outcome::InSync {
         return Some("equal and without marks, but not in sync");
     }
     if usual && verdict.outcome == Outcome::Refuse {

@@ -1,7 +1,7 @@
 //! The application: what it asks of an active side, and what the answers mean.
 
 use crate::disk::{Stamp, blocks, payload, stamps};
-use crate::node::{AppOp, Node, SIZE};
+use crate::node::{AppOp, Node};
 use crate::world::World;
 use mirror_core::buf::Buf;
 use mirror_core::io::{Event, Request, RequestId, RequestOp};
@@ -22,8 +22,8 @@ impl World {
         }
     }
 
-    fn random_extent(&mut self) -> Extent {
-        let count = SIZE / 4096;
+    fn random_extent(&mut self, node: usize) -> Extent {
+        let count = self.nodes[node].device_size / 4096;
         let first = if self.rng.chance(500) { self.rng.below(20) } else { self.rng.below(count) };
         let len = 1 + self.rng.below(4).min(count - first - 1);
         Extent::new(first * 4096, len * 4096)
@@ -32,16 +32,19 @@ impl World {
     fn issue(&mut self, node: usize) {
         self.next_id += 1;
         let id = RequestId(self.next_id);
-        let extent = self.random_extent();
+        let extent = self.random_extent(node);
         let kind = self.rng.below(10);
         let fua = kind == 9;
         let (op, waits, extent) = match kind {
             0 => {
-                let covered = self.oracle.acked_now(node);
+                let detached = self.is_detached(node);
+                let covered = self.oracle.acked_now(node, detached);
                 (RequestOp::Flush, AppOp::Flush(covered), Extent::default())
             }
             1..=3 => {
                 let went_on = self.oracle.lone[1 - node] || self.oracle.parted[1 - node];
+                // Without a disk of its own it reads what the other has.
+                let went_on = went_on && !self.is_detached(node);
                 let judged = !went_on && !self.oracle.overruled[node];
                 let began = self.oracle.read_begins();
                 (RequestOp::Read, AppOp::Read(extent, began, judged), extent)
@@ -129,8 +132,11 @@ impl World {
         };
         // An ack can outlive the process that sent it.
         holders[1 - writer] &= !loses || self.nodes.iter().all(with_peer);
+        let detached = self.is_detached(writer);
         let on_other = on[1 - writer] || self.oracle.was_joint(stamp);
-        self.oracle.acked(stamp, holders, on[writer] && on_other);
+        self.oracle.acked(stamp, holders, (on[writer] && on_other) || detached);
+        // What the peer's disk alone has, that side has alone.
+        self.oracle.lone[1 - writer] |= detached && !self.oracle.outlawed[writer];
         self.check_fenced(writer, on_other);
     }
 }

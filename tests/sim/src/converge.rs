@@ -2,7 +2,6 @@
 //! bounded time, if need be with an operator who resolves a split brain.
 
 use crate::disk::Stamp;
-use crate::node::SIZE;
 use crate::operator::Pending;
 use crate::world::{Happening, World};
 use mirror_core::command::Command;
@@ -115,7 +114,8 @@ impl World {
 
     /// A block in which a disk with this content lacks what is protected.
     pub(crate) fn lacks_in(&self, live: &[Stamp]) -> Option<String> {
-        let live = &live[..live.len().min(usize::try_from(SIZE / 4096).unwrap_or(0))];
+        // A larger size may have gone with the disks that had recorded it.
+        let live = &live[..live.len().min(self.mirrored_blocks().unwrap_or(0))];
         let wrong =
             |(block, stamp): (usize, &u64)| self.oracle.check(block, *stamp, u64::MAX).err();
         live.iter().enumerate().find_map(wrong)

@@ -96,6 +96,13 @@ impl DataDisk {
         Self { live: vec![0; blocks], durable: vec![0; blocks], cache: Vec::new() }
     }
 
+    /// The partition was made larger, to `size` bytes; there is something on what was added.
+    pub fn grow(&mut self, size: u64, junk: Stamp) {
+        let blocks = usize::try_from(size / BLOCK).expect("a small disk");
+        self.live.resize(blocks.max(self.live.len()), junk);
+        self.durable.resize(self.live.len(), junk);
+    }
+
     /// A write lands.
     pub fn write(&mut self, extent: Extent, values: impl Iterator<Item = Stamp>) {
         for (block, stamp) in blocks(extent).zip(values) {
@@ -205,6 +212,12 @@ impl ClusterDisk {
     #[must_use]
     pub fn new(len: u64) -> Self {
         Self(vec![0; usize::try_from(len).expect("a small disk")])
+    }
+
+    /// The partition was made larger; what was added is not blank.
+    pub fn grow(&mut self, len: u64) {
+        let len = usize::try_from(len).expect("a small disk");
+        self.0.resize(len.max(self.0.len()), 0xa5);
     }
 
     /// A write lands.

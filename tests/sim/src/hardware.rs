@@ -82,6 +82,9 @@ impl World {
         self.give_up(node, &record);
         self.nodes[node].replace_disks(keep_data);
         self.image = None;
+        // It may have been the only one that had recorded a larger size.
+        let blocks = self.mirrored_blocks().unwrap_or(0);
+        self.oracle.forget_from(blocks);
     }
 
     /// What is on the disks of `node` counts no more.

@@ -58,12 +58,15 @@ impl World {
     /// for what a loss of power would leave.
     fn check_cover(&self) -> Result<(), String> {
         let [a, b] = &self.nodes;
+        let blocks = self.mirrored_blocks()?;
+        let cut = |content: &'_ [Stamp]| content[..blocks.min(content.len())].to_vec();
         let contents = [
             (a.data.live(), b.data.live()),
             (a.data.durable(), b.data.durable()),
             (a.data.live(), b.data.durable()),
             (a.data.durable(), b.data.live()),
         ];
+        let contents = contents.map(|(x, y)| (cut(x), cut(y)));
         if contents.iter().all(|(x, y)| differing(x, y).next().is_none()) {
             return Ok(());
         }
@@ -87,7 +90,7 @@ impl World {
             let region = u32::try_from(block as u64 * 4096 / REGION_BYTES).unwrap_or(u32::MAX);
             marks.iter().flatten().any(|m| m.wanted().get(region))
         };
-        for (x, y) in contents {
+        for (x, y) in &contents {
             if let Some(n) = differing(x, y).find(|n| !is_marked(*n)) {
                 return Err(format!(
                     "block {n} differs ({} and {}), has no mark, and the records say {}",
@@ -100,9 +103,20 @@ impl World {
         Ok(())
     }
 
-    /// The first block in which the disks differ now.
+    /// Blocks of the mirror, by the larger size that either side has recorded.
+    pub(crate) fn mirrored_blocks(&self) -> Result<usize, String> {
+        let mut size = 0;
+        for node in &self.nodes {
+            size = node.durable_record()?.map_or(0, |r| r.size).max(size);
+        }
+        Ok(usize::try_from(size / 4096).unwrap_or(0))
+    }
+
+    /// The first block of the mirror in which the disks differ now.
     pub(crate) fn differing_block(&self) -> Option<usize> {
-        differing(self.nodes[0].data.live(), self.nodes[1].data.live()).next()
+        let blocks = self.mirrored_blocks().unwrap_or(0);
+        let (a, b) = (self.nodes[0].data.live(), self.nodes[1].data.live());
+        differing(a, b).next().filter(|n| *n < blocks)
     }
 }
 

@@ -151,6 +151,9 @@ impl World {
         for (extent, values) in self.net.writes_toward(node) {
             blocks(extent).zip(values).for_each(|(block, stamp)| all[block].push(stamp));
         }
+        // What lies behind the end of the mirror is nobody's.
+        let size = self.nodes[node].durable_record().ok().flatten().map_or(0, |r| r.size);
+        all.truncate(usize::try_from(size / 4096).unwrap_or(0));
         all
     }
 

@@ -122,6 +122,7 @@ impl World {
         entry.ready[node] = true;
         let side = if node == 0 { Side::Second } else { Side::First };
         let hello = PeerHello { side, version: 1 };
+        self.measure(node);
         self.tell(node, incarnation, Event::PeerReady { conn, dialled: node == 0, hello });
         self.schedule(1, Happening::Deliver { conn, to: node });
     }

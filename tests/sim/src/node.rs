@@ -55,6 +55,8 @@ pub struct Node {
     pub tuning: Tuning,
     /// Bytes of the data partition.
     pub capacity: u64,
+    /// Bytes of the device, which its user may address.
+    pub device_size: u64,
     /// Both partitions came from an image, and no session has been open since.
     pub restored: bool,
     /// The process that was in the last session.
@@ -80,6 +82,7 @@ impl Node {
         Self {
             tuning,
             capacity,
+            device_size: SIZE,
             restored: false,
             last_met: None,
             device_block: 4096,
@@ -133,6 +136,13 @@ impl Node {
         }
     }
 
+    /// Both partitions are made larger by their owner, who tells nobody.
+    pub fn enlarge(&mut self, bytes: u64, junk: Stamp) {
+        self.capacity += bytes;
+        self.data.grow(self.capacity, junk);
+        self.cluster.grow(required_bytes(self.capacity));
+    }
+
     fn copies(&self) -> [Vec<u8>; 2] {
         let block = BLOCK_BYTES as u64;
         [SUPERBLOCK_A, SUPERBLOCK_B].map(|at| self.cluster.read(at, block).to_vec())
@@ -156,7 +166,9 @@ impl Node {
         (record.size != 0).then(|| {
             let len = required_bytes(record.size) - BITMAP;
             let bytes = self.cluster.read(BITMAP, len);
-            Marks::load(record.device, regions_in(record.size), bytes).0
+            let mut marks = Marks::load(record.device, regions_in(record.size), bytes).0;
+            marks.set(record.grown_regions());
+            marks
         })
     }
 

@@ -1,6 +1,7 @@
 //! The operator's commands, what the agents tell each other, and fate.
 
 use crate::disk::Stamp;
+use crate::node::SIZE;
 use crate::world::{Happening, World};
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{CommandId, Event};
@@ -166,6 +167,12 @@ impl World {
             let command = if cancel { Command::CancelRecovery } else { Command::Recover };
             self.command_if_up(node, command, Pending::Operator);
         }
+        if options.grow > 0 && self.rng.chance(options.grow) {
+            self.enlarge();
+        }
+        if options.grow > 0 && self.rng.chance(options.grow * 2) {
+            self.resize(node);
+        }
         if self.rng.chance(options.separate) {
             self.command_if_up(node, Command::Separate, Pending::Operator);
         }
@@ -174,6 +181,34 @@ impl World {
             self.command_if_up(node, command, Pending::Force);
         }
         self.restart_some();
+    }
+
+    /// The operator makes partitions larger, on one server or on both.
+    fn enlarge(&mut self) {
+        let most = SIZE + 40 * 65_536;
+        let bytes = 4096 * (1 + self.rng.below(60));
+        let only = self.rng.chance(200).then(|| usize::from(self.rng.chance(500)));
+        for node in 0..2 {
+            if only.is_none_or(|n| n == node) && self.nodes[node].capacity + bytes <= most {
+                self.log(|| format!("server{}: {bytes} bytes are added", node + 1));
+                let size = self.nodes[node].capacity + bytes;
+                let blocks = usize::try_from(size / 4096).unwrap_or(0);
+                let junk = self.oracle.grow(node, blocks);
+                self.nodes[node].enlarge(bytes, junk);
+                // One from before would not fit.
+                self.image = None;
+            }
+        }
+    }
+
+    pub(crate) fn resize(&mut self, node: usize) {
+        self.measure(node);
+        self.command_if_up(node, Command::Resize, Pending::Operator);
+    }
+
+    pub(crate) fn measure(&mut self, node: usize) {
+        let (capacity, incarnation) = (self.nodes[node].capacity, self.nodes[node].incarnation);
+        self.tell(node, incarnation, Event::Measured { capacity });
     }
 
     pub(crate) fn command_if_up(&mut self, node: usize, command: Command, pending: Pending) {

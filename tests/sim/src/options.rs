@@ -31,6 +31,10 @@ pub struct Options {
     pub separate: u64,
     /// Operations on a data partition that fail, in 100 000 (only on one server of a run).
     pub data_error: u64,
+    /// Runs with `disk_error = "detach"`, in 1000.
+    pub detach: u64,
+    /// Partitions are made larger, and the mirror after them.
+    pub grow: u64,
     /// Writes to a cluster partition that fail, in 100 000 (only on that server).
     pub meta_error: u64,
     /// Operations that hang over their time limit and land later, in 100 000 (on that server).
@@ -112,6 +116,8 @@ impl Options {
             recovery: 60,
             separate: 10,
             data_error: 0,
+            detach: 0,
+            grow: 0,
             meta_error: 0,
             hang: 0,
             slow: 0,
@@ -160,6 +166,8 @@ impl Options {
         Self {
             claim: 100,
             data_error: 30,
+            detach: 500,
+            grow: 20,
             meta_error: 20,
             hang: 15,
             slow: 3,
@@ -193,7 +201,7 @@ impl Options {
     }
 
     /// The kinds of faults, by the name on the command line.
-    pub fn kinds(&mut self) -> [(&'static str, &mut u64); 42] {
+    pub fn kinds(&mut self) -> [(&'static str, &mut u64); 44] {
         [
             ("kill", &mut self.kill),
             ("survive", &mut self.survive),
@@ -208,6 +216,8 @@ impl Options {
             ("recovery", &mut self.recovery),
             ("separate", &mut self.separate),
             ("data-error", &mut self.data_error),
+            ("detach", &mut self.detach),
+            ("grow", &mut self.grow),
             ("meta-error", &mut self.meta_error),
             ("hang", &mut self.hang),
             ("slow", &mut self.slow),

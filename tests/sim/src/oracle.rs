@@ -80,6 +80,30 @@ impl Oracle {
         Self { declared: vec![None; blocks], by_block: vec![Vec::new(); blocks], ..Self::default() }
     }
 
+    /// There are `blocks` blocks from now on. What an added one holds on the disk of `node` counts as
+    /// a write of unknown outcome that has just ended; returns its stamp.
+    pub fn grow(&mut self, node: usize, blocks: usize) -> Stamp {
+        let old = self.by_block.len();
+        if blocks > old {
+            self.by_block.resize(blocks, Vec::new());
+            self.declared.resize(blocks, None);
+        }
+        let stamp = self.begin(node, 0..self.by_block.len(), false);
+        if let Some(write) = self.get_mut(stamp) {
+            write.void = false;
+            write.ended = Some(write.began);
+        }
+        stamp
+    }
+
+    /// Blocks from `end` on belong to no mirror any more.
+    pub fn forget_from(&mut self, end: usize) {
+        self.declared.iter_mut().skip(end).for_each(|slot| *slot = None);
+        for write in self.writes.iter_mut().filter(|w| w.blocks.start >= end) {
+            write.void = true;
+        }
+    }
+
     fn push(&mut self, write: Write) {
         for block in write.blocks.clone() {
             self.by_block[block].push(self.writes.len());
@@ -122,14 +146,22 @@ impl Oracle {
     }
 
     /// A read on `node` that began at `began` has shown `value`. In a session both sides must have
-    /// it, whether they do or not; `with_peer` says whether this was one.
-    pub fn shown(&mut self, node: usize, block: usize, value: Stamp, began: u64, with_peer: bool) {
+    /// it, whether they do or not; `with_peer` says whether this was one. `detached`: only the
+    /// other side's disk counts.
+    pub fn shown(
+        &mut self,
+        node: usize,
+        block: usize,
+        value: Stamp,
+        began: u64,
+        (with_peer, detached): (bool, bool),
+    ) {
         if self.outlawed[node] || (!with_peer && self.activated_apart == [true; 2]) {
             return;
         }
         let ended = self.tick();
         let mut holders = [with_peer; 2];
-        holders[node] = true;
+        holders[node] = !detached;
         for (holds, lost) in holders.iter_mut().zip(self.lost_cache) {
             *holds &= began > lost;
         }
@@ -241,12 +273,14 @@ impl Oracle {
         usize::try_from(stamp).ok()?.checked_sub(1).and_then(|i| self.writes.get(i))
     }
 
-    /// The writes that a flush submitted now on `node` promises to make durable.
+    /// The writes that a flush submitted now on `node` promises to make durable; `detached`: that
+    /// side works with the disk of the other.
     #[must_use]
-    pub fn acked_now(&self, node: usize) -> Vec<Stamp> {
+    pub fn acked_now(&self, node: usize, detached: bool) -> Vec<Stamp> {
+        let holds = |w: &Write| w.holders[node] || (detached && w.holders[1 - node]);
         (1..)
             .zip(&self.writes)
-            .filter(|(_, w)| w.acked && !w.flushed && w.node == node && w.holders[node])
+            .filter(|(_, w)| w.acked && !w.flushed && w.node == node && holds(w))
             .map(|(s, _)| s)
             .collect()
     }
@@ -300,6 +334,8 @@ impl Oracle {
     /// The operator declared `content`, that of `winner`, to be the truth.
     pub fn declare(&mut self, winner: usize, content: Vec<Vec<Stamp>>) {
         self.overruled[1 - winner] = true;
+        // The winner's mirror may be smaller than what the other side had recorded.
+        self.forget_from(content.len());
         for (slot, stamp) in self.declared.iter_mut().zip(content) {
             *slot = Some(stamp);
         }
@@ -536,11 +572,11 @@ mod tests {
         oracle.acked(old, [true; 2], true);
         let began = oracle.read_begins();
         oracle.failed(new);
-        oracle.shown(0, 1, old, began, true);
+        oracle.shown(0, 1, old, began, (true, false));
         assert!(oracle.check(1, old, u64::MAX).is_ok());
         assert!(oracle.check(1, new, u64::MAX).is_ok(), "it was under way all the time");
         let began = oracle.read_begins();
-        oracle.shown(0, 1, old, began, true);
+        oracle.shown(0, 1, old, began, (true, false));
         assert!(oracle.check(1, new, u64::MAX).is_err(), "it was shown to be absent");
         oracle.interrupted(0, true);
         assert!(oracle.check(1, new, u64::MAX).is_err(), "server2 still holds what was shown");
@@ -555,7 +591,7 @@ mod tests {
         oracle.interrupted(0, false);
         oracle.activated_apart(1);
         let began = oracle.read_begins();
-        oracle.shown(1, 1, 0, began, false);
+        oracle.shown(1, 1, 0, began, (false, false));
         assert!(oracle.check(1, write, u64::MAX).is_err());
         oracle.activated_apart(0);
         assert!(oracle.check(1, write, u64::MAX).is_ok());

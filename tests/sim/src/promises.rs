@@ -102,6 +102,11 @@ impl World {
         }
     }
 
+    /// `node` works with the disk of the other server, since its own has failed.
+    pub(crate) fn is_detached(&self, node: usize) -> bool {
+        self.has_failed(node) && self.in_session()
+    }
+
     /// Both sides are in one session now.
     pub(crate) fn in_session(&self) -> bool {
         let now = self.now();
@@ -119,18 +124,22 @@ impl World {
             let record = self.nodes[n].mirror.as_ref().map(mirror_core::mirror::Mirror::record);
             record.is_none_or(|r| r.inconsistent.is_some() || r.behind)
         };
-        let with_peer = self.in_session() && !abnormal(0) && !abnormal(1);
+        let detached = self.is_detached(node);
+        let whole = !abnormal(1 - node) && (detached || !abnormal(node));
+        let with_peer = self.in_session() && whole;
         if !with_peer && self.nodes[1 - node].is_active() {
             return;
         }
         for (block, stamp) in blocks(extent).zip(stamps(data)) {
-            self.oracle.shown(node, block, stamp, began, with_peer);
+            self.oracle.shown(node, block, stamp, began, (with_peer, detached));
         }
     }
 
     /// The process on `node` is about to end, in order or not.
     pub(crate) fn process_ends(&mut self, node: usize) {
-        let under_active = self.in_session() && self.nodes[1 - node].is_active();
+        // What works with the disk of this side leaves nothing of its own behind.
+        let goes_on = self.nodes[1 - node].is_active() && !self.is_detached(1 - node);
+        let under_active = self.in_session() && goes_on;
         self.promises.restarted_under_active[node] |= under_active;
         self.promises.vouched[node] = false;
     }
@@ -151,6 +160,8 @@ impl World {
             None
         };
         self.promises.restarted_under_active[node] = false;
+        let size = self.nodes[node].mirror.as_ref().map_or(0, |m| m.record().size);
+        self.nodes[node].device_size = size;
         if let Some(why) = broken {
             self.fail(format!("server{} {why}, and was activated", node + 1));
         }

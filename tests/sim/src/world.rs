@@ -24,6 +24,7 @@ fn tuning(options: &Options, rng: &mut Rng) -> Tuning {
     let mut tuning =
         Tuning { hot_regions: 8, copy_depth: 3, ahead_regions: 1, ..Tuning::default() };
     tuning.fenced = rng.chance(options.fenced);
+    tuning.detach = options.detach > 0 && rng.chance(options.detach);
     if rng.chance(options.reluctant) {
         let active = rng.chance(500);
         tuning.auto_recovery = if active { AutoRecovery::Active } else { AutoRecovery::Off };
@@ -297,7 +298,7 @@ impl World {
         let Some(mirror) = &mut self.nodes[node].mirror else { return };
         let mut actions = Vec::new();
         mirror.handle(now, event, &mut actions);
-        if sends_a_copy(&actions) {
+        if sends_a_copy(&actions) && !self.has_failed(node) {
             self.fail(format!("server{} sends other bytes than it writes", node + 1));
             return;
         }
@@ -363,6 +364,10 @@ impl World {
             }
             Action::Reply { id, result } => self.replied(node, id, result),
             Action::FailDevice => self.log(|| format!("server{}: device fails", node + 1)),
+            Action::Grow { size } => {
+                self.log(|| format!("server{}: the device has {size} bytes", node + 1));
+                self.nodes[node].device_size = size;
+            }
             Action::TellPeerBehind { session } => self.tell_behind(node, session),
             Action::Notice(notice) => self.noticed(node, &notice),
         }

@@ -71,6 +71,10 @@ fn failing_disks() -> Options {
     Options { kill: 150, reset: 100, power: 50, data_error: 1000, ..quiet() }
 }
 
+fn growing() -> Options {
+    Options { grow: 200, kill: 60, power: 60, reset: 100, cut: 60, ..quiet() }
+}
+
 fn fenced() -> Options {
     Options { fenced: 1000, cut: 150, kill: 60, reset: 100, ..quiet() }
 }
@@ -169,6 +173,9 @@ finds! {
     error_kept: ErrorKept in failing_disks(), 80;
     clean_peer_read: CleanPeerRead in bad_sectors(), 100;
     is_fenced: Fenced in fenced(), 20;
+    grown_dirty: GrownDirty in growing(), 20;
+    grown_incomplete: GrownIncomplete in growing(), 20;
+    grown_both: GrownBoth in growing(), 1000;
 }
 
 /// No rule is left out: each is noticed by seeds or by a scenario.

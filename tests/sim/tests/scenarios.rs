@@ -57,6 +57,13 @@ plays! {
     credit_deadlock: "credit-deadlock";
     credit_deadlock_unreadable_source: "credit-deadlock/unreadable-source";
     credit_deadlock_hung_cluster_partition: "credit-deadlock/hung-cluster-partition";
+    detach: "detach";
+    detach_the_peer_knows: "detach/the-peer-knows";
+    detach_new_agent: "detach/new-agent";
+    detach_lost: "detach/lost";
+    detach_no_record: "detach/no-record";
+    detach_half_copied: "detach/half-copied";
+    detach_peer_stops: "detach/peer-stops";
     restart_is_not_activation: "restart-is-not-activation";
     restart_is_not_activation_taken_over: "restart-is-not-activation/taken-over";
     restart_is_not_activation_other_boot: "restart-is-not-activation/other-boot";

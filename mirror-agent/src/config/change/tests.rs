@@ -128,6 +128,22 @@ fn a_mount_point_changes_while_the_mirror_is_inactive_here() {
     assert!(against(BASE, &new, Situation::Unknown).contains("mount_point"));
 }
 
+/// The driver is told at its start whether the other server's disk may serve.
+#[test]
+fn detach_takes_a_restart_and_the_other_disk_errors_do_not() {
+    let with = |value: &str| format!("{BASE}disk_error = \"{value}\"\n");
+    for other in ["stop-io", "reset", "panic"] {
+        for (old, new) in [(other, "detach"), ("detach", other)] {
+            let refused = format!(
+                "[[mirror]] md1: disk_error: \"{old}\" -> \"{new}\": takes a restart of the agent"
+            );
+            assert_eq!(against(&with(old), &with(new), IDLE), refused);
+        }
+    }
+    assert!(against(BASE, &with("detach"), HERE).contains("takes a restart"));
+    assert_eq!(said(&with("reset"), &with("panic"), HERE).len(), 1);
+}
+
 #[test]
 fn a_mirror_that_could_not_be_opened_may_change_in_any_way() {
     let new = BASE.replace("/dev/d1", "/dev/other") + "hot_regions = 99\n";

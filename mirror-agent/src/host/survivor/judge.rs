@@ -91,7 +91,9 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
         return Verdict::Discard(Why::NotConfigured);
     }
     let own = (device.size, device.block);
-    if own != (record.size, record.block) || facts.mirror.is_some_and(|mirror| mirror != own) {
+    // A mirror may have grown since, which its device has not.
+    let fits = |(size, block)| own.0 <= size && own.1 == block;
+    if own != (record.size, record.block) || !facts.mirror.is_none_or(fits) {
         return Verdict::Discard(Why::OtherSize);
     }
     Verdict::Adopt

@@ -53,10 +53,6 @@ const fn never(message: Message, why: &'static str) -> Message {
     Message { raised: Raised::Never(why), ..later(message) }
 }
 
-const fn coming(message: Message) -> Message {
-    Message { raised: Raised::NotYet, ..later(message) }
-}
-
 const SIZES: &str = "both servers agree on one size when the mirror is constructed";
 const HYBRID: &str = "a cluster partition that fails is reported as liscal 93";
 
@@ -391,14 +387,14 @@ pub(super) static ROWS: &[Message] = &[
         "The check of %1 did not end within fsck_timeout (xfs: xfs_repair_timeout).",
         "Raise the limit, or check by hand: `clpmdctrl --active -nomount MD`.",
     )),
-    coming(admin(
+    later(admin(
         50,
         Info,
         "Extension of mirror disk %1 was succeeded.",
         "The mirror has grown while in use.",
         "",
     )),
-    coming(admin(
+    later(admin(
         51,
         Error,
         "Failed to extend mirror disk %1.",

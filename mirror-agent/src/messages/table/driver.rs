@@ -607,4 +607,25 @@ pub(super) static ROWS: &[Message] = &[
         "When contact returned, both servers were active, and `both_active` has this one stop.",
         "`clpmdstat --explain MD` tells what each server wrote; then `clpmdctrl --force` with the server whose data are to stay.",
     ),
+    own(
+        212,
+        Error,
+        "NMP%1 goes on with the disk of the other server.",
+        "The data partition of this server failed, and `disk_error` is `detach`: the application goes on, with the other server's disk. Nothing is mirrored.",
+        "Move the application to the other server soon (`clpmdctrl --deactive MD` here, `--active MD` there); replace the disk; `clpmdchng`.",
+    ),
+    own(
+        213,
+        Error,
+        "NMP%1 lost the disk of the other server.",
+        "This server works without its own disk, and contact with the other server was lost: the device fails all I/O.",
+        "`clpmdctrl --deactive MD` here, `clpmdctrl --active MD` on the other server, which has the latest data.",
+    ),
+    own(
+        214,
+        Warning,
+        "NMP%1 is the only disk, the other server works with it.",
+        "The data partition of the other server failed while it was active, and it goes on with the disk of this one. Nothing is mirrored.",
+        "Do not stop this server. Move the application here; replace the disk of the other one.",
+    ),
 ];

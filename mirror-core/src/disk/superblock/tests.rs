@@ -38,6 +38,7 @@ fn full() -> Record {
         disk_error: true,
         break_time: 0x6500_0000,
         update_time: -2,
+        grown_from: 0,
     }
 }
 
@@ -91,11 +92,12 @@ fn the_image_is_pinned() {
         &zeros(13 * 8),
         "41000000000000004200000000000000",
         &zeros(14 * 8),
+        &zeros(8), // grown from
     ]
     .concat();
     assert_eq!(hex(&image[..RESERVED_AT]), expected);
     assert!(image[RESERVED_AT..].iter().all(|b| *b == 0));
-    assert_eq!(RESERVED_AT, 440);
+    assert_eq!(RESERVED_AT, 448);
 }
 
 #[test]
@@ -364,6 +366,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             device: Id16(device),
             side: if second { Side::Second } else { Side::First },
             size,
+            grown_from: size / 2,
             block,
             generation,
             bases: [base_0, base_1],
@@ -443,4 +446,41 @@ proptest! {
         let _ = load(&bytes, &ZERO);
         let _ = load(&bytes, &bytes);
     }
+}
+
+/// A growth is one update: whatever part of it is there, the size and what it says of the marks
+/// belong together.
+#[test]
+fn a_growth_that_is_cut_off_anywhere_is_there_or_not() {
+    let old = Record { inconsistent: None, size: 1 << 30, grown_from: 0, ..full() };
+    let new = Record { seq: old.seq + 1, size: 2 << 30, grown_from: 1 << 30, ..old.clone() };
+    let (before, after) = (encode(&old), encode(&new));
+    for cut in prefixes(&before, &after) {
+        for (a, b) in [(&cut[..], &before[..]), (&after[..], &cut[..])] {
+            assert!(is_one_of(&load(a, b), &[&old, &new]));
+        }
+    }
+    for subset in 0..=u8::MAX {
+        let mut cut = before.to_vec();
+        for sector in (0..8).filter(|n| subset & (1 << n) != 0) {
+            let range = sector * 512..(sector + 1) * 512;
+            cut[range.clone()].copy_from_slice(&after[range]);
+        }
+        for (a, b) in [(&cut[..], &before[..]), (&after[..], &cut[..])] {
+            assert!(is_one_of(&load(a, b), &[&old, &new]));
+        }
+    }
+}
+
+#[test]
+fn a_growth_from_behind_the_end_makes_no_sense() {
+    let record = Record { inconsistent: None, size: 1 << 30, grown_from: 1 << 29, ..full() };
+    assert_eq!(load(&encode(&record), &encode(&record)), valid(&record, false));
+    let mut image = encode(&record).to_vec();
+    image[GROWN_AT..GROWN_AT + 8].copy_from_slice(&(1_u64 << 30).to_le_bytes());
+    seal(&mut image);
+    assert!(matches!(
+        load(&image, &image),
+        Loaded::Broken(Reason::Nonsense(Nonsense::Contradiction))
+    ));
 }

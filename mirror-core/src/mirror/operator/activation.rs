@@ -227,6 +227,7 @@ impl Mirror {
         // What the operator vouches for holds for the writes to come, too.
         self.vouched_peer_down |= activating.peer_down && !self.in_contact();
         self.active = true;
+        self.device_size = self.meta.record.size;
         self.was_active = false;
         self.alone_due = self.alone_due.min(self.now.mono);
         self.reply(activating.id, Ok(Done::Activated));

@@ -13,7 +13,7 @@ use crate::rules::{Rule, holds};
 use crate::units::{ActivationNo, Millis, SessionNo};
 
 /// How long a command waits for an agreement or a grant before it is refused as busy, ms.
-const PATIENCE_MS: u64 = 8000;
+pub(super) const PATIENCE_MS: u64 = 8000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asking {
@@ -165,6 +165,7 @@ impl Mirror {
                 let result = self.give_up_device();
                 self.reply(id, result);
             }
+            Command::Resize => self.begin_growth(id),
             Command::Shutdown => self.begin_stop(id),
             Command::Suspend => self.begin_suspend(id),
         }
@@ -178,7 +179,7 @@ impl Mirror {
         Ok(Done::Noted)
     }
 
-    fn reply(&mut self, id: CommandId, result: Result<Done, Refusal>) {
+    pub(super) fn reply(&mut self, id: CommandId, result: Result<Done, Refusal>) {
         self.out.push(Action::Reply { id, result });
     }
 
@@ -211,7 +212,10 @@ impl Mirror {
             Then::Deactivated => self.deactivation_recorded(),
             Then::Stopped => self.stop_recorded(),
             Then::ErrorRecorded => self.notice(Notice::ErrorRecorded { durable: false }),
-            Then::Forced { id, .. } | Then::Noted(id) => self.reply(id, Err(Refusal::DiskFailed)),
+            Then::Detach(_) => self.drop_link("neither disk of this server works"),
+            Then::Forced { id, .. } | Then::Noted(id) | Then::Grown(id) => {
+                self.reply(id, Err(Refusal::DiskFailed));
+            }
             Then::Alone
             | Then::Offer(_)
             | Then::Accept(_)
@@ -222,6 +226,7 @@ impl Mirror {
             | Then::Adopt(_)
             | Then::Adopted(_)
             | Then::CopyDone(_)
+            | Then::Detached(_)
             | Then::Granted(..) => {}
         }
     }

@@ -5,6 +5,7 @@ use crate::command::{Done, Refusal};
 use crate::direction::{Outcome, Row, sessions_can_both_be_true};
 use crate::io::{CommandId, DataOp};
 use crate::mirror::copying::Copying;
+use crate::mirror::detach::Detach;
 use crate::mirror::link::Link;
 use crate::mirror::meta::Then;
 use crate::mirror::{Alone, Mirror, Owner};
@@ -56,6 +57,8 @@ impl Mirror {
             Link::Session(session) if session.copying.is_some() || session.target.is_some() => {
                 return Err(Refusal::RecoveryRunning);
             }
+            Link::Session(session) if session.serves_detached => return Err(Refusal::DiskFailed),
+            Link::Session(_) if self.detach != Detach::No => return Err(Refusal::DiskFailed),
             Link::Session(_) | Link::Parked(_) | Link::Down { .. } => {}
         }
         self.apart = true;

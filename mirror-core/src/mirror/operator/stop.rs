@@ -60,6 +60,7 @@ impl Mirror {
         self.shut = false;
         self.last_write = None;
         self.send(Message::Deactivated);
+        self.end_detach();
         if let Some(id) = id {
             self.reply(id, Ok(Done::Deactivated));
         }
@@ -166,8 +167,10 @@ impl Mirror {
         // A grant may just be on its way to the disk.
         let granted = self.meta.record.peer_active;
         let peer_active = self.session().is_some_and(|s| s.peer_active || granted);
+        // A peer without a disk does not go on.
+        let serves = self.session().is_some_and(|s| s.serves_detached);
         // A standby that stops while its peer goes on knows that it falls behind.
-        self.meta.record.behind |= peer_active && holds(Rule::StopBehind);
+        self.meta.record.behind |= peer_active && !serves && holds(Rule::StopBehind);
         // After a crash this flush is not the one that was missed: only a session heals that.
         self.meta.record.clean_stop = ok && !peer_active && self.uninterrupted;
         if self.meta.failed {

@@ -80,6 +80,7 @@ prop_compose! {
             disk_error: bits[7],
             break_time: times.0,
             update_time: times.1,
+            grown_from: 0,
         }
     }
 }
@@ -131,6 +132,8 @@ fn bare() -> impl Strategy<Value = Message> {
         Just(Message::Settled),
         Just(Message::Deactivated),
         Just(Message::Again),
+        Just(Message::Detach),
+        Just(Message::Detached),
         any::<bool>().prop_map(|clean| Message::Bye { clean }),
         any::<u8>().prop_map(|row| Message::Verdict { row }),
     ]

@@ -100,6 +100,8 @@ fn message(kind: u8, input: &mut Input<'_>, known: &Known) -> Option<Message> {
         25 => Message::Deactivated,
         26 => Message::Again,
         27 => Message::Bye { clean: input.flag() },
+        28 => Message::Detach,
+        29 => Message::Detached,
         _ => return None,
     })
 }

@@ -211,7 +211,7 @@ impl Rig {
                 self.dialling = true;
             }
             Action::Notice(notice) => self.note(&notice),
-            Action::FailDevice | Action::TellPeerBehind { .. } => {}
+            Action::FailDevice | Action::Grow { .. } | Action::TellPeerBehind { .. } => {}
         }
     }
 

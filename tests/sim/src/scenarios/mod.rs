@@ -2,6 +2,7 @@
 //! row and the variant of the table in `docs/testing.md`.
 
 mod alone;
+mod detach;
 mod history;
 mod io;
 mod marks;
@@ -13,7 +14,8 @@ use crate::script::Scenario;
 /// All of them, in the order of the table.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    [alone::ALL, marks::ALL, history::ALL, io::ALL, operator::ALL, second::ALL].concat()
+    [alone::ALL, marks::ALL, history::ALL, io::ALL, detach::ALL, operator::ALL, second::ALL]
+        .concat()
 }
 
 /// The scenario of this name.

@@ -64,14 +64,15 @@ impl Stage {
     /// The application on `at` begins to flush.
     pub fn begin_flush(&mut self, at: usize) -> Ticket {
         self.say(&format!("server{} flushes", at + 1));
-        let covered = self.world.oracle.acked_now(at);
+        let covered = self.world.oracle.acked_now(at, self.world.is_detached(at));
         self.request(at, AppOp::Flush(covered), RequestOp::Flush, Extent::default())
     }
 
     /// The application on `at` begins to read a block.
     pub fn begin_read(&mut self, at: usize, block: usize) -> Ticket {
         self.say(&format!("server{} reads block {block}", at + 1));
-        let judged = !self.world.oracle.lone[1 - at] && !self.world.oracle.overruled[at];
+        let went_on = self.world.oracle.lone[1 - at] && !self.world.is_detached(at);
+        let judged = !went_on && !self.world.oracle.overruled[at];
         let extent = block_at(block);
         let waits = AppOp::Read(extent, self.world.oracle.read_begins(), judged);
         self.request(at, waits, RequestOp::Read, extent)
@@ -214,7 +215,7 @@ impl Stage {
 
     /// The operator deactivates `at`.
     pub fn deactivate(&mut self, at: usize) {
-        let covered = self.world.oracle.acked_now(at);
+        let covered = self.world.oracle.acked_now(at, self.world.is_detached(at));
         self.must(at, Command::Deactivate);
         if !self.has_failed() {
             // A device that was closed in order has flushed all it had.
