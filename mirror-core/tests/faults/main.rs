@@ -457,3 +457,36 @@ fn alone_nothing_is_marked_ahead() {
     rig.write(2 << 16);
     assert_eq!(rig.data.len(), 2, "its mark was set before it came");
 }
+
+/// An active side with a write that its own disk has and the peer has not confirmed, out of contact.
+fn undecided() -> Rig {
+    let mut rig = Rig::active();
+    rig.write(0);
+    rig.data_ends(Ok(None));
+    rig.disconnect();
+    rig
+}
+
+/// Whatever this disk has of a write that nobody was told of, a peer that takes over does not have: the
+/// peer may show and flush what was there before, and this side must not bring the write back.
+#[test]
+fn a_side_that_leaves_a_write_undecided_is_not_uninterrupted() {
+    let mut rig = undecided();
+    rig.command(Command::Suspend);
+    rig.data_ends(Ok(None));
+    assert!(rig.replies.iter().any(|(_, r)| *r == Ok(Done::Stopped)));
+    assert!(!rig.record().clean_stop, "left to the next agent");
+
+    let mut rig = undecided();
+    rig.command(Command::FailDevice);
+    rig.command(Command::Deactivate);
+    rig.connect();
+    let failed = rig.completed.iter().any(|(_, r)| r.is_err());
+    assert!(failed && !rig.card().expect("it shows a card").uninterrupted, "failed");
+
+    let mut rig = Rig::active();
+    rig.disconnect();
+    rig.command(Command::Suspend);
+    rig.data_ends(Ok(None));
+    assert!(rig.record().clean_stop, "nothing was left");
+}
