@@ -54,7 +54,7 @@ impl World {
             script.replied(id, result);
         }
         // A record whose write failed may be there all the same, which the next start shows.
-        let undecided = result == Err(Refusal::DiskFailed);
+        let undecided = result == Err(Refusal::NotRecorded);
         let ordered = self.forcing[node].iter().position(|(force, ..)| *force == id);
         let ordered = ordered.filter(|_| !undecided).map(|n| self.forcing[node].remove(n).2);
         match (self.commands.remove(&id), result) {
