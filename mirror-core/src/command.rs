@@ -122,6 +122,9 @@ pub enum Refusal {
     TargetActive,
     /// A disk of this side has failed.
     DiskFailed,
+    /// The record of this side could not be written. One of its two copies may have it all the same,
+    /// which the next start of the agent finds.
+    NotRecorded,
     /// This server's partitions have no room for a larger mirror.
     NoRoom,
     /// The other server's partitions have no room for a larger mirror.
@@ -157,6 +160,9 @@ impl fmt::Display for Refusal {
             Self::SourceAbnormal => "the server that would be copied from is abnormal",
             Self::TargetActive => "the server that would be overwritten is active",
             Self::DiskFailed => "a disk of this server has failed",
+            Self::NotRecorded => {
+                "the cluster partition of this server failed, and what was ordered may be recorded there all the same"
+            }
             Self::NoRoom => {
                 "the data partition of this server is not larger than the mirror, or its cluster partition has no room for a larger one"
             }

@@ -16,9 +16,15 @@ pub const LINEAGE_MAX: usize = 16;
 /// near it by counting, and there is room to count on from it.
 pub const NUMBER_MAX: u64 = 1 << 63;
 
-/// Highest number of a session or an activation that is taken from a peer: what is counted on from
-/// it stays far below [`NUMBER_MAX`].
+/// Highest number of a session or an activation that is taken from a peer, whatever this side has
+/// counted to itself.
 pub const PEER_NUMBER_MAX: u64 = 1 << 62;
+
+/// Above [`PEER_NUMBER_MAX`] both sides can only get together: how far one may be ahead.
+const COUNTED_APART: u64 = 1 << 32;
+
+/// Highest number on any card: what is counted on from it stays far below [`NUMBER_MAX`].
+const CARD_NUMBER_MAX: u64 = 3 << 61;
 
 /// A bounded list of generations, newest first.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -137,6 +143,33 @@ impl Record {
         self.session.max(self.born_session).0.max(activations.0)
     }
 
+    /// Neither side was ever activated or forced, as far as this one knows: what is here came from before
+    /// the mirror, or from its construction.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        let numbers = self.activation.max(self.known_activation);
+        numbers == ActivationNo(0) && self.forced_at.is_none()
+    }
+
+    /// The construction has begun, is not known here to have ended, and nobody has used the mirror.
+    #[must_use]
+    pub fn is_constructing(&self) -> bool {
+        let begun = match self.generation {
+            Some(_) => self.bases == [None; 2],
+            None => self.inconsistent.is_some(),
+        };
+        begun && self.is_unused()
+    }
+
+    /// Whether this side may count on from `number`, which the peer shows. Whatever one side has taken
+    /// once, the other one takes from it, too; a side without history joins at any number.
+    #[must_use]
+    pub fn takes_from_peer(&self, number: u64) -> bool {
+        let ahead = self.highest_number().saturating_add(COUNTED_APART);
+        let far = if self.generation.is_none() { CARD_NUMBER_MAX } else { ahead };
+        number <= far.clamp(PEER_NUMBER_MAX, CARD_NUMBER_MAX)
+    }
+
     /// The regions that count as marked, whatever the bitmap says.
     #[must_use]
     pub fn grown_regions(&self) -> std::ops::Range<u32> {
@@ -245,7 +278,7 @@ impl Card {
             && !device.is_none()
             && (block == 0 || is_block_size(block))
             && is_block_size(self.device_block)
-            && self.record.highest_number() <= PEER_NUMBER_MAX
+            && self.record.highest_number() <= CARD_NUMBER_MAX
     }
 }
 

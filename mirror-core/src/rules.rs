@@ -73,6 +73,8 @@ rules! {
     SettleActive = "settle-active";
     /// Settling goes out from the only uninterrupted side.
     SettleUninterrupted = "settle-uninterrupted";
+    /// A side that left a write undecided does not count as uninterrupted.
+    Undecided = "undecided";
     /// Settling goes out from the side activated last.
     SettleActivation = "settle-activation";
     /// An interrupted target of settling is half copied meanwhile.

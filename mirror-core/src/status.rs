@@ -164,4 +164,8 @@ pub struct MirrorStatus {
     pub both_active: bool,
     /// Nothing can be lost by choosing: only `--force` helps.
     pub needs_force: bool,
+    /// The initial construction has begun, is not known here to have ended, and nobody has used the
+    /// mirror.
+    #[serde(default)]
+    pub constructing: bool,
 }

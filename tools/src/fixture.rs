@@ -37,6 +37,7 @@ pub(crate) fn report(phase: Phase, sides: [SideStatus; 2]) -> MirrorReport {
             separated: false,
             both_active: false,
             needs_force: false,
+            constructing: false,
         },
         peer_by_agent: false,
     }

@@ -171,6 +171,7 @@ fn report(name: &str) -> MirrorReport {
             separated: false,
             both_active: false,
             needs_force: false,
+            constructing: false,
         },
         peer_by_agent: false,
     }

@@ -46,7 +46,6 @@ async fn driver_events(
     // Dropped with this task, and its tasks with it.
     let mut own = JoinSet::new();
     let mut telling: Option<AbortHandle> = None;
-    let mut construction = Construction::default();
     let mut giving_way: Option<AbortHandle> = None;
     while let Some(event) = events.recv().await {
         while own.try_join_next().is_some() {}
@@ -68,7 +67,7 @@ async fn driver_events(
                 if let Notice::RecoveryFinished { source: true, .. } = notice {
                     mirror.copy_ended();
                 }
-                if let Some(source) = construction.ended(&notice) {
+                if let Notice::RecoveryFinished { kind: CopyKind::Initial, source } = notice {
                     own.spawn(after_construction(Arc::clone(&agent), Arc::clone(&mirror), source));
                 }
             }
@@ -180,8 +179,7 @@ async fn look(mirror: &Managed) -> AtStart {
 
 fn at_start(s: &MirrorStatus) -> AtStart {
     let (local, peer) = (s.local.min(1), 1 - s.local.min(1));
-    let constructing = s.recovery.as_ref().is_some_and(|r| r.kind == CopyKind::Initial);
-    if s.phase == Phase::NoConstruction || constructing {
+    if s.phase == Phase::NoConstruction || s.constructing {
         return AtStart::Leave; // what follows the construction activates
     }
     if s.sides.iter().any(|side| side.active == Some(true)) {
@@ -208,32 +206,6 @@ async fn activate(agent: &Agent, mirror: &Managed, how: How) {
     match agent.activate(mirror, how).await {
         Ok(text) => tracing::info!("{text}"),
         Err(r) => tracing::error!("{} Next: {}", r.message, r.next),
-    }
-}
-
-/// Finds the end of the first construction. One that was interrupted goes on, and ends, as another
-/// kind of recovery.
-#[derive(Default)]
-struct Construction {
-    begun: bool,
-}
-
-impl Construction {
-    /// At its end: whether this side was the source.
-    fn ended(&mut self, notice: &Notice) -> Option<bool> {
-        match *notice {
-            Notice::RecoveryStarted { kind: CopyKind::Initial, .. } => {
-                self.begun = true;
-                None
-            }
-            Notice::RecoveryFinished { kind, source }
-                if self.begun || kind == CopyKind::Initial =>
-            {
-                self.begun = false;
-                Some(source)
-            }
-            _ => None,
-        }
     }
 }
 
@@ -293,5 +265,6 @@ mod tests {
         assert_eq!(changed(&|s| s.sides[1].active = Some(true)), AtStart::Leave);
         assert_eq!(changed(&|s| s.sides[0].active = Some(true)), AtStart::Leave);
         assert_eq!(changed(&|s| s.phase = Phase::NoConstruction), AtStart::Leave);
+        assert_eq!(changed(&|s| s.constructing = true), AtStart::Leave);
     }
 }

@@ -43,7 +43,9 @@ fn sentence(done: Done, mirror: &str) -> String {
         Done::RecoveryStarted => format!("The recovery of {mirror} has started; {follow}"),
         Done::NothingToRecover => format!("{mirror} has no difference to recover."),
         Done::RecoveryCancelled => {
-            format!("The recovery of {mirror} was stopped; what was copied stays copied.")
+            format!(
+                "The recovery of {mirror} was stopped; what was copied stays copied. Until it is taken up again the other server cannot take over, though it gets all new writes: clpmdctrl --recovery {mirror}"
+            )
         }
         Done::Separated => format!(
             "The servers of {mirror} are kept apart from now on, and the standby gets nothing more; to end it: clpmdctrl --recovery {mirror}"

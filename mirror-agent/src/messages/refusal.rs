@@ -163,7 +163,10 @@ fn activate_reason(refusal: Refusal) -> Option<ActivateReason> {
         Refusal::NoContact | Refusal::WasActive | Refusal::PeerWasActive => Some(R::NoContact),
         Refusal::PeerActive | Refusal::TargetActive => Some(R::RemoteActive),
         Refusal::AlreadyActive => Some(R::AlreadyActive),
-        Refusal::NotConstructed | Refusal::DiskFailed | Refusal::Stopping => Some(R::OpenPort),
+        Refusal::NotConstructed
+        | Refusal::DiskFailed
+        | Refusal::NotRecorded
+        | Refusal::Stopping => Some(R::OpenPort),
         Refusal::Busy
         | Refusal::NotActive
         | Refusal::RecoveryRunning
@@ -184,6 +187,7 @@ fn recovery_reason(refusal: Refusal) -> Option<RecoveryReason> {
         Refusal::NoDirection | Refusal::SplitBrain => Some(R::NoDirection),
         Refusal::SourceAbnormal
         | Refusal::DiskFailed
+        | Refusal::NotRecorded
         | Refusal::NoContact
         | Refusal::NotLatest
         | Refusal::WasActive
@@ -211,7 +215,7 @@ const fn code(refusal: Refusal) -> MdCode {
         Refusal::AlreadyActive => MdCode::AlreadyMounted,
         Refusal::NotActive => MdCode::NotMounted,
         Refusal::NotConstructed => MdCode::ReadCluster,
-        Refusal::DiskFailed => MdCode::WriteCluster,
+        Refusal::DiskFailed | Refusal::NotRecorded => MdCode::WriteCluster,
         Refusal::PeerActive
         | Refusal::Busy
         | Refusal::RecoveryRunning
@@ -283,6 +287,9 @@ fn next_step(operation: Operation, refusal: Refusal, who: Parties<'_>) -> String
         }
         Refusal::DiskFailed => format!(
             "replace the disk of {local}, then with the agent stopped: clpmdchng --execute <disk device>"
+        ),
+        Refusal::NotRecorded => format!(
+            "order nothing on {peer} yet; on {local}: systemctl restart clusterpro_md, then `clpmdstat --mirror {mirror}` shows what is recorded (if {mirror} cannot be opened, with the agent stopped: clpmdchng --execute <disk device>)"
         ),
         Refusal::Stopping => "start the agent again".to_owned(),
     }

@@ -186,7 +186,7 @@ fn codes_are_those_of_the_manual() {
     assert_eq!(MdCode::Timeout.fill(&["fsck", "5"]), "Command timeout(fsck, timeout=5)");
 }
 
-const REFUSALS: [Refusal; 20] = [
+const REFUSALS: [Refusal; 21] = [
     Refusal::NotLatest,
     Refusal::SplitBrain,
     Refusal::NoContact,
@@ -203,6 +203,7 @@ const REFUSALS: [Refusal; 20] = [
     Refusal::SourceAbnormal,
     Refusal::TargetActive,
     Refusal::DiskFailed,
+    Refusal::NotRecorded,
     Refusal::NoRoom,
     Refusal::NoRoomAtPeer,
     Refusal::GrowsLater,
@@ -403,6 +404,18 @@ fn refusals_say_the_text_of_their_code() {
     ] {
         let message = explain(op, refusal, WHO).message;
         assert!(message.starts_with(text), "{message}");
+    }
+}
+
+/// Whether a force took effect that could not be recorded is not known: the answer says so, and what
+/// shows it, before the other server is touched.
+#[test]
+fn what_may_be_recorded_all_the_same_is_not_called_refused() {
+    for operation in [Operation::Force, Operation::Activate, Operation::Resize] {
+        let e = explain(operation, Refusal::NotRecorded, WHO);
+        assert!(e.message.contains("may be recorded"), "{}", e.message);
+        assert!(e.next.starts_with("order nothing on "), "{}", e.next);
+        assert!(e.next.contains("systemctl restart clusterpro_md"), "{}", e.next);
     }
 }
 

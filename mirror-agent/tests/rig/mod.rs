@@ -91,6 +91,7 @@ impl Machine for Fake {
             separated: false,
             both_active: false,
             needs_force: false,
+            constructing: false,
         }
     }
 }

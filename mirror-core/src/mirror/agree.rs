@@ -23,7 +23,7 @@ use crate::io::Notice;
 use crate::marks::Marks;
 use crate::record::{Card, Record};
 use crate::rules::{Rule, holds};
-use crate::units::{Generation, Millis, SessionNo, regions_in};
+use crate::units::{Generation, Millis, SessionNo};
 use crate::wire::{Beat, Message};
 
 /// What is awaited next.
@@ -100,6 +100,7 @@ impl Mirror {
         match self.tuning.auto_recovery {
             _ if self.cancelled => false,
             _ if self.wants_recovery => true,
+            _ if self.meta.record.is_constructing() => true,
             AutoRecovery::Always => true,
             AutoRecovery::Active => self.active,
             AutoRecovery::Off => false,
@@ -321,7 +322,8 @@ impl Mirror {
                     self.protocol_error("a card of the wrong side");
                     return;
                 }
-                if !card.makes_sense() {
+                let number = card.record.highest_number();
+                if !card.makes_sense() || !self.meta.record.takes_from_peer(number) {
                     self.protocol_error("a card that makes no sense");
                     return;
                 }
@@ -400,27 +402,12 @@ impl Mirror {
         match mode {
             Mode::Initial => self.construct(theirs),
             Mode::Full => self.record_debt(),
+            // Its end is recorded with the bases.
+            Mode::Difference | Mode::Settle { .. } if self.meta.record.is_constructing() => {}
             Mode::Difference | Mode::Settle { .. } => {
                 self.meta.record.bases = [held_generation(&theirs.record), None];
             }
         }
-    }
-
-    /// Makes the mirror out of two blank sides: its identity, size and first generation.
-    fn construct(&mut self, theirs: &Card) {
-        let block = self.device_block.max(theirs.device_block).max(512);
-        let size = self.capacity.min(theirs.capacity);
-        let record = &mut self.meta.record;
-        record.mirror = self.entropy.id();
-        record.generation = Some(self.entropy.generation());
-        record.size = size - size % u64::from(block);
-        record.block = block;
-        // Born before this session, in which the peer is to adopt it.
-        record.born_session = SessionNo(record.session.0.saturating_sub(1));
-        record.owes_all = true;
-        record.bases = [None; 2];
-        record.inconsistent = None;
-        self.meta.marks = Some(Marks::blank(regions_in(record.size), record.device));
     }
 
     fn enter_session(&mut self) {
@@ -438,7 +425,9 @@ impl Mirror {
         };
         let number = self.meta.record.session;
         self.notice(Notice::SessionOpened { verdict: verdict.row.name() });
-        self.link = Link::Session(Box::new(Session::open(number, role, verdict, &mine, theirs)));
+        let constructs = self.construction_with(&mine, &theirs, verdict).is_some();
+        let session = Session::open(number, role, verdict, (&mine, theirs), constructs);
+        self.link = Link::Session(Box::new(session));
         self.session_opened();
     }
 }

@@ -582,6 +582,9 @@ impl Mirror {
             self.hot.flushed(op.began);
             self.standby.flushed_to(op.inherited);
         }
+        if result.is_err() {
+            self.leave_undecided(&op);
+        }
         self.app.note_settled(token);
         self.leave_range(token);
         self.answer(op.origin, result.map(|()| op.data));
@@ -595,7 +598,15 @@ impl Mirror {
             // It may be on one disk, so its marks stay.
             self.hot.end(op.extent.regions(), false);
         }
+        self.leave_undecided(&op);
         self.leave_range(token);
+    }
+
+    /// Nobody was told that it is done, and this disk may have it: of a peer that takes over, shows
+    /// what was there before and flushes, this side must not be the source.
+    fn leave_undecided(&mut self, op: &Op) {
+        let is_here = op.is_write() && op.local != Leg::Idle;
+        self.uninterrupted &= !(is_here && holds(Rule::Undecided));
     }
 
     fn answer(&mut self, origin: Origin, result: Result<Option<Buf>, RequestError>) {

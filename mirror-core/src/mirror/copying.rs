@@ -56,6 +56,7 @@ enum Step {
 #[derive(Debug)]
 pub(super) struct Copying {
     mode: Mode,
+    kind: CopyKind,
     step: Step,
     cursor: u32,
     in_flight: BTreeMap<u64, Extent>,
@@ -69,9 +70,10 @@ pub(super) struct Copying {
 }
 
 impl Copying {
-    pub(super) fn new(mode: Mode) -> Self {
+    pub(super) fn new(mode: Mode, kind: CopyKind) -> Self {
         Self {
             mode,
+            kind,
             step: Step::AwaitMarks,
             cursor: 0,
             in_flight: BTreeMap::new(),
@@ -119,7 +121,7 @@ impl Copying {
     }
 
     pub(super) fn kind(&self) -> CopyKind {
-        kind_of(self.mode)
+        self.kind
     }
 }
 
@@ -439,7 +441,7 @@ impl Mirror {
         self.resume.settled();
         // What is still hot cools down like after a write.
         self.last_write = Some(self.now.mono);
-        self.notice(Notice::RecoveryFinished { kind: copying.kind(), source: true });
+        self.copy_finished(copying.kind(), true);
     }
 
     /// Ends the copying; the session and the mirroring of writes go on.

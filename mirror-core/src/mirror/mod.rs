@@ -14,6 +14,7 @@
 //! | `agree` | from a connection to a session: cards, verdict, numbers (rules 4, 8) |
 //! | `session` | the open session: heartbeats, loss, who may write |
 //! | `standby` | what the peer asks of this side's disk |
+//! | `construct` | the initial construction, and that it goes on as such |
 //! | `copying` | the source's recovery, `target` the other end of it (rules 6, 7) |
 //! | `operator` | commands |
 //! | `grow` | a larger size, recorded by both sides before the device has it |
@@ -24,6 +25,7 @@
 mod agree;
 mod alone;
 mod app;
+mod construct;
 mod copying;
 mod detach;
 mod grow;
@@ -127,6 +129,8 @@ pub struct Mirror {
     /// The operator has asked for a recovery knowing that the other server keeps the two apart.
     rejoins: bool,
     cancelled: bool,
+    /// A construction has begun in this process, here as its source, and its end was not told.
+    construction: Option<bool>,
     /// The operator keeps the servers apart (`--break`).
     apart: bool,
     device_failed: bool,
@@ -193,6 +197,7 @@ impl Mirror {
             wants_recovery: false,
             rejoins: false,
             cancelled: false,
+            construction: None,
             apart: false,
             last_verdict: None,
             last_peer: None,

@@ -1,6 +1,6 @@
 //! The open session: both disks take the writes of the active side.
 
-use super::copying::Copying;
+use super::copying::{Copying, kind_of};
 use super::link::Link;
 use super::target::Target;
 use super::{Alone, Loss, Mirror};
@@ -8,6 +8,7 @@ use crate::bitmap::Bitmap;
 use crate::buf::Buf;
 use crate::direction::{Mode, Outcome, Verdict};
 use crate::record::Card;
+use crate::status::CopyKind;
 use crate::units::{Extent, SessionNo};
 use crate::wire::{Beat, Message};
 
@@ -45,13 +46,14 @@ impl Session {
         number: SessionNo,
         role: Role,
         verdict: Verdict,
-        mine: &Card,
-        theirs: Card,
+        (mine, theirs): (&Card, Card),
+        constructs: bool,
     ) -> Self {
         let mode = match verdict.outcome {
             Outcome::Copy { mode, .. } => mode,
             Outcome::InSync | Outcome::Refuse => Mode::Difference,
         };
+        let kind = if constructs { CopyKind::Initial } else { kind_of(mode) };
         Self {
             number,
             role,
@@ -61,8 +63,8 @@ impl Session {
             was_uninterrupted: mine.uninterrupted,
             theirs,
             dirty: None,
-            copying: (role == Role::Source).then(|| Copying::new(mode)),
-            target: (role == Role::Target).then(|| Target::new(mode)),
+            copying: (role == Role::Source).then(|| Copying::new(mode, kind)),
+            target: (role == Role::Target).then(|| Target::new(mode, kind)),
             serves_detached: false,
         }
     }
@@ -113,6 +115,7 @@ impl Mirror {
                 // Marks go after a flush of both disks, and there are none.
                 self.standby.both_flushed();
                 self.resume.settled();
+                self.construction_may_have_ended();
             }
             Role::Source => self.begin_as_source(),
             Role::Target => self.send_marks(),

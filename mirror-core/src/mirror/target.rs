@@ -2,7 +2,7 @@
 //! first block lands, and adopts the generation when all has been copied and flushed.
 
 use super::Mirror;
-use super::copying::{copies_all, kind_of};
+use super::copying::copies_all;
 use super::meta::Then;
 use super::session::Role;
 use crate::bitmap::Bitmap;
@@ -11,6 +11,7 @@ use crate::io::Notice;
 use crate::marks::Marks;
 use crate::record::{Inconsistent, Lineage};
 use crate::rules::{Rule, holds};
+use crate::status::CopyKind;
 use crate::units::{Generation, Id16, regions_in};
 use crate::wire::Message;
 
@@ -28,14 +29,15 @@ enum Step {
 #[derive(Debug)]
 pub(super) struct Target {
     mode: Mode,
+    kind: CopyKind,
     step: Step,
     complete: bool,
     stopped: bool,
 }
 
 impl Target {
-    pub(super) fn new(mode: Mode) -> Self {
-        Self { mode, step: Step::AwaitStart, complete: false, stopped: false }
+    pub(super) fn new(mode: Mode, kind: CopyKind) -> Self {
+        Self { mode, kind, step: Step::AwaitStart, complete: false, stopped: false }
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -58,6 +60,10 @@ impl Target {
 
     pub(super) fn mode(&self) -> Mode {
         self.mode
+    }
+
+    pub(super) fn kind(&self) -> CopyKind {
+        self.kind
     }
 }
 
@@ -132,18 +138,10 @@ impl Mirror {
         record.block = block;
     }
 
-    /// The size that the source computed from the same two cards.
-    fn size_in_construction(&self) -> (u64, u32) {
-        let theirs = self.session().map(|s| &s.theirs);
-        let block = theirs.map_or(512, |t| t.device_block).max(self.device_block).max(512);
-        let size = theirs.map_or(0, |t| t.capacity).min(self.capacity);
-        (size - size % u64::from(block), block)
-    }
-
     pub(super) fn send_copy_ready(&mut self) {
         let Some(target) = self.session_mut().and_then(|s| s.target.as_mut()) else { return };
         target.step = Step::Ready;
-        let kind = kind_of(target.mode);
+        let kind = target.kind;
         self.send(Message::CopyReady);
         self.notice(Notice::RecoveryStarted { kind, source: false, bytes: 0 });
     }
@@ -202,11 +200,11 @@ impl Mirror {
             marks.clear_all();
         }
         self.send(Message::Adopted);
-        self.notice(Notice::RecoveryFinished { kind: kind_of(target.mode), source: false });
+        self.copy_finished(target.kind, false);
     }
 
     pub(super) fn target_aborted(&mut self, target: &Target) {
-        let (kind, reason) = (kind_of(target.mode), "the connection was lost");
+        let (kind, reason) = (target.kind, "the connection was lost");
         self.notice(Notice::RecoveryAborted { kind, source: false, reason });
     }
 
@@ -228,7 +226,7 @@ impl Mirror {
         let Some(session) = self.session_mut() else { return };
         if let Some(target) = &mut session.target {
             target.stopped = true;
-            let kind = kind_of(target.mode);
+            let kind = target.kind;
             let reason = "stopped at the source";
             self.notice(Notice::RecoveryAborted { kind, source: false, reason });
             self.note_stop();

@@ -2,7 +2,6 @@
 
 use super::Mirror;
 use super::agree::are_apart;
-use super::copying::kind_of;
 use super::detach::Detach;
 use super::link::Link;
 use super::session::Role;
@@ -91,6 +90,7 @@ impl Mirror {
             separated: self.is_separated(),
             both_active,
             needs_force: self.needs_force(),
+            constructing: self.meta.record.is_constructing(),
         }
     }
 
@@ -260,7 +260,7 @@ impl Mirror {
         }
         let target = session.target.as_ref().filter(|t| !t.is_stopped())?;
         let progress = (session.beat.copied, session.beat.total, session.beat.elapsed);
-        Some(recovery(other, me, kind_of(target.mode()), progress))
+        Some(recovery(other, me, target.kind(), progress))
     }
 }
 

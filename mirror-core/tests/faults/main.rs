@@ -4,7 +4,7 @@ mod rig;
 
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{IoFailure, RequestError};
-use mirror_core::record::{Inconsistent, NUMBER_MAX, Record};
+use mirror_core::record::{Inconsistent, NUMBER_MAX, PEER_NUMBER_MAX, Record};
 use mirror_core::status::Waits;
 use mirror_core::units::{ActivationNo, Generation, Id16, SessionNo, Side};
 use mirror_core::wire::{Beat, Message};
@@ -258,6 +258,43 @@ fn a_grant_of_what_was_not_asked_for_breaks_the_protocol() {
     grants(rig, asked.next());
 }
 
+/// In contact with a peer that knows of activation `theirs`; this side knows of `mine`.
+fn with_numbers(mut record: Record, mine: u64, theirs: u64) -> Rig {
+    record.known_activation = ActivationNo(mine);
+    let mut rig = Rig::new(record);
+    let mut peer = constructed(Side::Second);
+    (peer.activation, peer.known_activation) = (ActivationNo(theirs), ActivationNo(theirs));
+    rig.meet(peer, false);
+    rig
+}
+
+/// Both have to be able to count on from any number that either takes from the other.
+#[test]
+fn whatever_number_is_taken_from_a_peer_can_be_counted_on_from() {
+    for number in [PEER_NUMBER_MAX, PEER_NUMBER_MAX + 1000] {
+        let taken = |mine| with_numbers(constructed(Side::First), mine, number).faults == 0;
+        assert_eq!(taken(7), number == PEER_NUMBER_MAX, "a jump to {number:#x}");
+        assert!(taken(number) && taken(number - 1), "counted to {number:#x} together");
+        let blank = Record::blank(Id16([4; 16]), Side::First);
+        assert_eq!(with_numbers(blank, 0, number).faults, 0, "joins a mirror at {number:#x}");
+    }
+    // What it was asked for is above what it took.
+    let mut rig = with_numbers(constructed(Side::First), 7, PEER_NUMBER_MAX);
+    rig.receive(0, Message::Offer { session: SessionNo(11) });
+    rig.receive(0, Message::Opened { session: SessionNo(11) });
+    let number = ActivationNo(PEER_NUMBER_MAX).next();
+    rig.receive(11, Message::ActivateAsk { number });
+    assert!(
+        matches!(rig.sent.last(), Some(Message::ActivateGrant { .. })),
+        "{:?}",
+        rig.sent.last()
+    );
+    // And there is an end to it.
+    assert_eq!(with_numbers(constructed(Side::First), NUMBER_MAX - 10, NUMBER_MAX - 9).faults, 1);
+    let blank = Record::blank(Id16([4; 16]), Side::First);
+    assert_eq!(with_numbers(blank, 0, NUMBER_MAX - 10).faults, 1);
+}
+
 /// What was asked over an earlier connection is not asked any more.
 #[test]
 fn a_grant_belongs_to_the_connection_of_its_question() {
@@ -456,4 +493,67 @@ fn alone_nothing_is_marked_ahead() {
     rig.cluster_fails = true;
     rig.write(2 << 16);
     assert_eq!(rig.data.len(), 2, "its mark was set before it came");
+}
+
+/// An active side with a write that its own disk has and the peer has not confirmed, out of contact.
+fn undecided() -> Rig {
+    let mut rig = Rig::active();
+    rig.write(0);
+    rig.data_ends(Ok(None));
+    rig.disconnect();
+    rig
+}
+
+/// Whatever this disk has of a write that nobody was told of, a peer that takes over does not have: the
+/// peer may show and flush what was there before, and this side must not bring the write back.
+#[test]
+fn a_side_that_leaves_a_write_undecided_is_not_uninterrupted() {
+    let mut rig = undecided();
+    rig.command(Command::Suspend);
+    rig.data_ends(Ok(None));
+    assert!(rig.replies.iter().any(|(_, r)| *r == Ok(Done::Stopped)));
+    assert!(!rig.record().clean_stop, "left to the next agent");
+
+    let mut rig = undecided();
+    rig.command(Command::FailDevice);
+    rig.command(Command::Deactivate);
+    rig.connect();
+    let failed = rig.completed.iter().any(|(_, r)| r.is_err());
+    assert!(failed && !rig.card().expect("it shows a card").uninterrupted, "failed");
+
+    let mut rig = Rig::active();
+    rig.disconnect();
+    rig.command(Command::Suspend);
+    rig.data_ends(Ok(None));
+    assert!(rig.record().clean_stop, "nothing was left");
+}
+
+/// Whether a record is there whose write failed shows when it is read again: the answer must not say
+/// that nothing was done.
+#[test]
+fn an_order_whose_record_fails_may_be_recorded_all_the_same() {
+    let answer = |mut rig: Rig, command| {
+        rig.cluster_fails = true;
+        let id = rig.command(command);
+        while !rig.data.is_empty() {
+            rig.data_ends(Ok(None));
+        }
+        let replies = rig.replies.iter().filter(|(to, _)| *to == id);
+        replies.map(|(_, result)| *result).collect::<Vec<_>>()
+    };
+    let unsure = [Err(Refusal::NotRecorded)];
+    let inactive = || Rig::new(constructed(Side::First));
+    assert_eq!(answer(inactive(), Command::Force { peer_seen_active: None }), unsure);
+    assert_eq!(answer(Rig::in_session(), Command::Force { peer_seen_active: None }), unsure);
+    let vouched = Command::Activate { peer_down: true, peer_seen_active: None };
+    assert_eq!(answer(inactive(), vouched), unsure);
+    // The device is closed, whatever the record says.
+    assert_eq!(answer(Rig::active_alone(), Command::Deactivate), [Ok(Done::Deactivated)]);
+    // Nothing is recorded for this.
+    assert_eq!(answer(Rig::in_session(), Command::Separate), [Ok(Done::Separated)]);
+    // Known before anything is written.
+    let mut failed = constructed(Side::First);
+    failed.disk_error = true;
+    let force = Command::Force { peer_seen_active: None };
+    assert_eq!(answer(Rig::new(failed), force), [Err(Refusal::DiskFailed)]);
 }

@@ -1,5 +1,6 @@
 //! What events leave in the record of one mirror whose disks always work, seen from outside.
 
+mod construction;
 mod edges;
 mod resume;
 mod rig;

@@ -6,6 +6,7 @@ use mirror_core::io::{Action, CommandId, ConnId, DataOp, Event, IoId, Notice, Re
 use mirror_core::marks::Marks;
 use mirror_core::mirror::{Mirror, Setup, Tuning};
 use mirror_core::record::{Card, Record};
+use mirror_core::status::{CopyKind, MirrorStatus};
 use mirror_core::units::{Id16, Millis, Now, SessionNo, regions_in};
 use mirror_core::wire::{Frame, Message, PeerHello};
 
@@ -26,6 +27,9 @@ pub(crate) struct Rig {
     pub(crate) straight: bool,
     /// For whom each read was.
     pub(crate) reads: Vec<Option<RequestId>>,
+    /// Recoveries that began and ended, by kind.
+    pub(crate) began: Vec<CopyKind>,
+    pub(crate) finished: Vec<(CopyKind, bool)>,
     /// Why connections were closed.
     pub(crate) closed: Vec<String>,
     /// Answers to requests and commands, and orders to the front end, as they would be printed.
@@ -77,6 +81,8 @@ impl Rig {
             told_peer: 0,
             straight: false,
             reads: Vec::new(),
+            began: Vec::new(),
+            finished: Vec::new(),
             closed: Vec::new(),
             said: Vec::new(),
         }
@@ -86,9 +92,13 @@ impl Rig {
         self.mirror.is_active()
     }
 
+    pub(crate) fn status(&self) -> MirrorStatus {
+        self.mirror.status(self.now)
+    }
+
     /// Marked regions, without contact.
     pub(crate) fn marked(&self) -> Option<u32> {
-        let status = self.mirror.status(self.now);
+        let status = self.status();
         status.sides[status.local].marked_regions
     }
 
@@ -171,6 +181,10 @@ impl Rig {
                     Action::Notice(Notice::NotResumed { why }) => {
                         self.said.push(format!("not resumed: {why}"));
                     }
+                    Action::Notice(Notice::RecoveryStarted { kind, .. }) => self.began.push(kind),
+                    Action::Notice(Notice::RecoveryFinished { kind, source }) => {
+                        self.finished.push((kind, source));
+                    }
                     Action::Meta { io, .. } => events.push(Event::MetaDone { io, result: Ok(()) }),
                     Action::Send { frame, .. } => self.sent.push(frame.message),
                     Action::Close { why, .. } => self.closed.push(why),
@@ -221,6 +235,19 @@ impl Rig {
     pub(crate) fn receive(&mut self, session: u64, message: Message) {
         let frame = Frame { session: SessionNo(session), settled: 0, message };
         self.handle(Event::Frame { conn: CONN, frame });
+    }
+
+    /// The peer answers every copy and flush, those that follow, too.
+    pub(crate) fn answer_copies(&mut self, session: u64) {
+        let mut answered = 0;
+        while let Some(n) = (answered..self.sent.len())
+            .find(|n| matches!(self.sent[*n], Message::Copy { .. } | Message::Flush { .. }))
+        {
+            answered = n + 1;
+            if let Message::Copy { id, .. } | Message::Flush { id } = self.sent[n] {
+                self.receive(session, Message::Ack { id, ok: true });
+            }
+        }
     }
 
     /// The peer shows its card and comes to the same verdict.

@@ -54,7 +54,7 @@ impl World {
             script.replied(id, result);
         }
         // A record whose write failed may be there all the same, which the next start shows.
-        let undecided = result == Err(Refusal::DiskFailed);
+        let undecided = result == Err(Refusal::NotRecorded);
         let ordered = self.forcing[node].iter().position(|(force, ..)| *force == id);
         let ordered = ordered.filter(|_| !undecided).map(|n| self.forcing[node].remove(n).2);
         match (self.commands.remove(&id), result) {
@@ -252,6 +252,7 @@ impl World {
         if power {
             self.lose_power(node);
         }
+        self.judge_behind(node);
         self.oracle.interrupted(node, power || self.options.power > 0);
         self.take_up_interrupted_force(node);
     }
@@ -318,6 +319,7 @@ impl World {
     pub(crate) fn start_agent(&mut self, node: usize) {
         self.log(|| format!("server{}: the agent starts", node + 1));
         self.forcing[node].clear();
+        self.judge_behind(node);
         let now = self.now_at(node);
         let (nodes, rng) = (&mut self.nodes, &mut self.rng);
         match nodes[node].start(now, rng) {

@@ -67,6 +67,7 @@ impl World {
             Notice::DiskError { what, .. } if *what != "read" => self.oracle.disk_failed(node),
             // Without power loss a cache is as good as the disk, and nothing is excused.
             Notice::Parked { verdict } => {
+                self.adopted_unheard(verdict);
                 self.parked_in_sync(verdict);
                 self.check_parked(node);
             }

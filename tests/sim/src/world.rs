@@ -248,6 +248,9 @@ impl World {
                     self.nodes[node].cluster.tear(offset, &bytes, &mut self.rng);
                 }
                 self.nodes[node].landing -= 1;
+                if offset < BITMAP {
+                    self.judge_behind(node);
+                }
                 if self.nodes[node].incarnation != incarnation {
                     self.take_up_interrupted_force(node);
                 }
@@ -304,9 +307,6 @@ impl World {
         }
         let Some(mirror) = &self.nodes[node].mirror else { return };
         let deadline = mirror.deadline();
-        // Without power loss a cache is as good as the disk, and nothing is excused.
-        let behind = mirror.record().behind && self.options.power > 0;
-        self.oracle.is_behind(node, behind, self.nodes[node].data.live());
         for action in actions {
             self.act(node, action);
             if let Some(node) = self.dying.take() {
@@ -330,6 +330,15 @@ impl World {
                 self.schedule(at - self.time, Happening::Timer { node, incarnation });
             }
         }
+    }
+
+    /// Its record may have changed: whether it knows itself to be behind is what an agent that starts
+    /// now would find.
+    pub(crate) fn judge_behind(&mut self, node: usize) {
+        let record = self.nodes[node].durable_record().ok().flatten();
+        // Without power loss a cache is as good as the disk, and nothing is excused.
+        let behind = record.is_some_and(|r| r.behind) && self.options.power > 0;
+        self.oracle.is_behind(node, behind, self.nodes[node].data.live());
     }
 
     fn act(&mut self, node: usize, action: Action) {

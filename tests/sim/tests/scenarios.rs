@@ -40,6 +40,7 @@ plays! {
     equal_generations_crashed: "equal-generations/crashed";
     equal_generations_activated_and_only_read: "equal-generations/activated-and-only-read";
     equal_generations_read_as_absent: "equal-generations/read-as-absent";
+    equal_generations_left_undecided: "equal-generations/left-undecided";
     equal_generations_both_active_in_turn: "equal-generations/both-active-in-turn";
     too_old_ancestor: "too-old-ancestor";
     ghost_io: "ghost-io";

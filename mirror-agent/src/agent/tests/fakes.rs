@@ -41,6 +41,7 @@ pub(crate) fn status(local: usize) -> MirrorStatus {
         separated: false,
         both_active: false,
         needs_force: false,
+        constructing: false,
     }
 }
 

@@ -120,8 +120,9 @@ async fn after_the_construction_the_source_makes_the_file_system_and_closes() {
     );
 }
 
+/// The core says what belongs to the construction, however often that was cut.
 #[tokio::test]
-async fn a_construction_that_was_interrupted_is_followed_by_the_same() {
+async fn only_the_end_of_the_construction_is_followed_by_that() {
     let lab = lab("initial_mkfs = true").await;
     lab.fake.status.lock().expect("lock").phase = Phase::NoConstruction;
     let _tasks = started(&lab).await;
@@ -130,8 +131,8 @@ async fn a_construction_that_was_interrupted_is_followed_by_the_same() {
     for notice in [
         Notice::RecoveryStarted { kind: initial, source, bytes: 9 },
         Notice::RecoveryAborted { kind: initial, source, reason: "connection lost" },
-        Notice::RecoveryStarted { kind: rest, source, bytes: 5 },
-        Notice::RecoveryFinished { kind: rest, source },
+        Notice::RecoveryStarted { kind: initial, source, bytes: 5 },
+        Notice::RecoveryFinished { kind: initial, source },
     ] {
         send(&lab, DriverEvent::Notice(notice)).await;
     }

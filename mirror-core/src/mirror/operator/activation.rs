@@ -9,7 +9,7 @@ use crate::mirror::link::Link;
 use crate::mirror::meta::Then;
 use crate::mirror::session::Role;
 use crate::mirror::target::Target;
-use crate::record::{Card, PEER_NUMBER_MAX};
+use crate::record::Card;
 use crate::rules::{Rule, holds};
 use crate::units::{ActivationNo, Side};
 use crate::wire::Message;
@@ -261,7 +261,7 @@ impl Mirror {
             && !half_copied
             && self.operator.forcing.is_none()
             && number > known
-            && number.0 <= PEER_NUMBER_MAX;
+            && self.meta.record.takes_from_peer(number.0);
         let Some(conn) = self.current().filter(|_| granted) else {
             self.send(Message::ActivateRefuse { number });
             return;

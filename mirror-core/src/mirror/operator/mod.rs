@@ -208,13 +208,14 @@ impl Mirror {
     /// without the record; the peer finds the marks of what is open as dirt.
     pub(super) fn give_up(&mut self, then: Then) {
         match then {
-            Then::Activated | Then::Ask(..) => self.refuse_activation(Refusal::DiskFailed),
+            Then::Activated => self.refuse_activation(Refusal::NotRecorded),
+            Then::Ask(..) => self.refuse_activation(Refusal::DiskFailed),
             Then::Deactivated => self.deactivation_recorded(),
             Then::Stopped => self.stop_recorded(),
             Then::ErrorRecorded => self.notice(Notice::ErrorRecorded { durable: false }),
             Then::Detach(_) => self.drop_link("neither disk of this server works"),
             Then::Forced { id, .. } | Then::Noted(id) | Then::Grown(id) => {
-                self.reply(id, Err(Refusal::DiskFailed));
+                self.reply(id, Err(Refusal::NotRecorded));
             }
             Then::Alone
             | Then::Offer(_)

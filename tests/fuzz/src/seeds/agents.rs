@@ -188,5 +188,6 @@ fn status() -> MirrorStatus {
         separated: false,
         both_active: false,
         needs_force: false,
+        constructing: false,
     }
 }

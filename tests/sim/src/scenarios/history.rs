@@ -73,6 +73,15 @@ pub(super) const ALL: &[Scenario] = &[
         steps: read_as_absent,
     },
     Scenario {
+        name: "equal-generations/left-undecided",
+        about: "a suspended side has an unanswered write; the other showed that it was not there",
+        closed: &[Closed {
+            by: &[Rule::Undecided],
+            otherwise: "not so: what a read showed absent stays absent",
+        }],
+        steps: left_undecided,
+    },
+    Scenario {
         name: "equal-generations/both-active-in-turn",
         about: "both active, the later one only for a while, and nothing written alone",
         closed: &[Closed { by: &[Rule::SettleActive], otherwise: "protocol error" }],
@@ -206,6 +215,26 @@ fn read_as_absent(s: &mut Stage) {
     let read = s.read(B, 1);
     s.expect("server2 has never had the write", read == 0);
     s.kill(B);
+    s.start(B);
+    s.start(A);
+    s.until_normal();
+    let contents = [A, B].map(|at| s.content(at, 1));
+    s.expect("what a read showed absent stays absent", contents == [0, 0]);
+}
+
+fn left_undecided(s: &mut Stage) {
+    s.activate(A);
+    let write = s.hold_frame(B, "Write");
+    s.begin_write(A, 1);
+    s.until_held(write);
+    s.wait(1);
+    s.part();
+    s.suspend(A);
+    s.activate(B);
+    let read = s.read(B, 1);
+    s.expect("server2 has never had the write", read == 0);
+    s.kill(B);
+    s.heal();
     s.start(B);
     s.start(A);
     s.until_normal();

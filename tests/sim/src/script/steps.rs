@@ -159,7 +159,7 @@ impl Stage {
         let pending = match command {
             Command::Activate { peer_down: true, .. } => Pending::PeerDown,
             Command::Force { .. } => Pending::Force,
-            Command::Shutdown => Pending::Stop,
+            Command::Shutdown | Command::Suspend => Pending::Stop,
             Command::PeerDown => Pending::Vouched,
             _ => Pending::Operator,
         };
@@ -237,6 +237,12 @@ impl Stage {
     /// The agent of `at` stops in order.
     pub fn stop(&mut self, at: usize) {
         self.must(at, Command::Shutdown);
+        self.wait(1);
+    }
+
+    /// The agent of `at` leaves its device to the next one.
+    pub fn suspend(&mut self, at: usize) {
+        self.must(at, Command::Suspend);
         self.wait(1);
     }
 
