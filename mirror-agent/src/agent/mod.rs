@@ -6,6 +6,7 @@
 
 mod changes;
 mod emergency;
+mod folder;
 mod follow;
 mod history;
 mod managed;
