@@ -83,22 +83,60 @@ pub fn convert(bytes: &[u8]) -> Result<Converted, String> {
     Ok(Converted { toml, left: left.0 })
 }
 
-/// Nesting is checked before the parser sees it. What looks like a tag in a comment counts, too.
+/// Nesting is checked before the parser sees it. What is read as the parser does not read it, is
+/// nothing that it accepts: it stops there.
 fn shallow(text: &str) -> Result<(), String> {
-    let (mut depth, mut deepest) = (0_usize, 0_usize);
-    for part in text.split('<').skip(1) {
-        match part.as_bytes().first() {
-            Some(b'/') => depth = depth.saturating_sub(1),
-            Some(b'!' | b'?') | None => {}
-            Some(_) if part.split('>').next().is_some_and(|tag| tag.ends_with('/')) => {}
-            Some(_) => depth += 1,
+    let (mut depth, mut rest) = (0_usize, text);
+    while let Some(at) = rest.find('<') {
+        rest = &rest[at..];
+        let Some((tag, after)) = markup(rest) else { return Ok(()) };
+        match tag {
+            Tag::Opens => depth += 1,
+            Tag::Closes => depth = depth.saturating_sub(1),
+            Tag::Neither => {}
         }
-        deepest = deepest.max(depth);
-    }
-    if deepest > DEPTH_MAX {
-        return Err(format!("elements are nested deeper than {DEPTH_MAX}"));
+        if depth > DEPTH_MAX {
+            return Err(format!("elements are nested deeper than {DEPTH_MAX}"));
+        }
+        rest = after;
     }
     Ok(())
+}
+
+enum Tag {
+    Opens,
+    Closes,
+    Neither,
+}
+
+/// What the markup at the beginning of `text` does, and what comes after it; `None` if it has no end.
+fn markup(text: &str) -> Option<(Tag, &str)> {
+    for (begin, end) in [("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>")] {
+        if let Some(inside) = text.strip_prefix(begin) {
+            return inside.split_once(end).map(|(_, after)| (Tag::Neither, after));
+        }
+    }
+    let end = end_of_tag(text)?;
+    let (tag, after) = (&text[..end], &text[end + 1..]);
+    let kind = match () {
+        () if tag.starts_with("</") => Tag::Closes,
+        () if tag.starts_with("<!") || tag.ends_with('/') => Tag::Neither,
+        () => Tag::Opens,
+    };
+    Some((kind, after))
+}
+
+/// Where the `>` is that is not part of a quoted value.
+fn end_of_tag(text: &str) -> Option<usize> {
+    let mut quote = None;
+    text.bytes().position(|b| {
+        match (quote, b) {
+            (None, b'"' | b'\'') => quote = Some(b),
+            (Some(q), b) if q == b => quote = None,
+            _ => {}
+        }
+        quote.is_none() && b == b'>'
+    })
 }
 
 fn servers(root: Node<'_, '_>, left: &mut Left) -> Result<[Server; 2], String> {

@@ -56,7 +56,8 @@ impl From<Failure> for Lost {
     }
 }
 
-/// Follows one agent as long as it is there.
+/// Follows one agent as long as it is there. Whoever was too slow is told how many lines are missing,
+/// and how things stand.
 fn follow(
     client: &mut Client,
     mirror: Option<&str>,
@@ -71,6 +72,12 @@ fn follow(
         }
         for change in &told.changes {
             say(&line(change, as_json))?;
+        }
+        if told.lost > 0 {
+            // What was missed may have been the last word of some mirror.
+            for change in &next(client, mirror, None)?.changes {
+                say(&line(change, as_json))?;
+            }
         }
         from = Some(told.next);
     }

@@ -1,7 +1,7 @@
 //! The programs themselves, against an agent that is made up.
 
 use mirror_agent::ctl::{
-    Access, Answer, CtlServer, MirrorReport, Refused, Request, Response, Service,
+    Access, Answer, Change, Changes, CtlServer, MirrorReport, Refused, Request, Response, Service,
 };
 use mirror_agent::host::power::{Marked, ResetMark};
 use mirror_agent::lock::{Lock, Role};
@@ -95,6 +95,25 @@ fn err(o: &Output) -> String {
     String::from_utf8_lossy(&o.stderr).into_owned()
 }
 
+/// Those of an agent that does not have the first three any more.
+fn changes(from: Option<u64>) -> Changes {
+    let change = |seq, event: &str| Change {
+        seq,
+        at: 0,
+        server: "server1".to_owned(),
+        mirror: "md1".to_owned(),
+        event: event.to_owned(),
+        text: String::new(),
+        rule: None,
+        state: None,
+    };
+    match from {
+        None => Changes { next: 0, lost: 0, changes: vec![change(0, "now")] },
+        Some(0) => Changes { next: 4, lost: 3, changes: vec![change(3, "broke")] },
+        Some(from) => Changes { next: from + 1, lost: 0, changes: vec![change(from, "note")] },
+    }
+}
+
 /// Knows md1 and md2; refuses to activate; notes what it was asked.
 struct Fake {
     asked: Mutex<Vec<Request>>,
@@ -134,6 +153,7 @@ impl Service for Fake {
             Request::Status { .. } => {
                 Response::Refused(Refused::plain(MdCode::NoMirror, "no such mirror"))
             }
+            Request::Events { from, .. } => Response::Changes(changes(from)),
             other => Response::Done(format!("done: {other:?}")),
         };
         Box::pin(async move { answer })
@@ -564,6 +584,42 @@ fn a_monitor_that_stays_up_tells_each_change_once() {
     assert_eq!([next(), next()], both(1), "gone again");
     child.kill().expect("ends");
     child.wait().expect("ended");
+}
+
+/// Whoever was too slow is told how many lines are missing, and how things stand then.
+#[test]
+fn a_follower_that_missed_something_is_told_and_looks_again() {
+    let lab = lab();
+    let (_fake, _runtime) = with_agent(&lab);
+    let mut child = Command::new(bin("clpmdstat"))
+        .args(["--events", "md1", "--json", "--config"])
+        .arg(&lab.config)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let lines = BufReader::new(child.stdout.take().expect("output")).lines();
+    let told: Vec<_> = lines
+        .take(6)
+        .map(|line| {
+            let json: serde_json::Value =
+                serde_json::from_str(&line.expect("text")).expect("an object");
+            (json["event"].as_str().expect("an event").to_owned(), json["seq"].as_u64())
+        })
+        .collect();
+    child.kill().expect("ends");
+    child.wait().expect("ended");
+    let of = |event: &str, seq| (event.to_owned(), seq);
+    assert_eq!(
+        told,
+        [
+            of("now", Some(0)),
+            of("lost", None),
+            of("broke", Some(3)),
+            of("now", Some(0)),
+            of("note", Some(4)),
+            of("note", Some(5)),
+        ]
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! The last [`KEPT`] changes are kept; a follower asks for what came after the one that it has seen
 //! last, and waits for a while if there is none. Whoever is too slow is told how many it missed.
 
+use super::history::Waiting;
 use super::managed::Managed;
 use crate::ctl::{Change, Changes as Told, MirrorState};
 use jiff::Timestamp;
@@ -130,7 +131,7 @@ pub(super) async fn watch(changes: Arc<Changes>, mirror: Arc<Managed>) {
     loop {
         let _ = timeout(LOOK, mirror.history.news()).await; // both are a reason to look
         let state = mirror.status().await.as_ref().map(state_of);
-        let news = mirror.history.take_news();
+        let Waiting { news, lost } = mirror.history.take_news();
         if news.is_empty() && state != last {
             let (event, text) = match &state {
                 Some(_) => ("state", "the state has changed"),
@@ -141,6 +142,11 @@ pub(super) async fn watch(changes: Arc<Changes>, mirror: Arc<Managed>) {
         for (event, past) in news {
             let change = mirror.change(event, past.what, state.clone());
             changes.add(Change { at: past.at, rule: past.rule, ..change });
+        }
+        if lost > 0 {
+            let what = format!("{lost} further changes came too fast to be told");
+            changes.add(mirror.change("lost", what, state.clone()));
+            changes.add(mirror.change("now", "how it stands".to_owned(), state.clone()));
         }
         last = state;
     }

@@ -203,7 +203,7 @@ async fn activate_at_start(agent: Arc<Agent>, mirror: Arc<Managed>) {
 }
 
 async fn activate(agent: &Agent, mirror: &Managed, how: How) {
-    match agent.activate(mirror, how).await {
+    match agent.activate_unasked(mirror, how).await {
         Ok(text) => tracing::info!("{text}"),
         Err(r) => tracing::error!("{} Next: {}", r.message, r.next),
     }

@@ -10,17 +10,26 @@ use tokio::sync::Notify;
 
 /// Steps that are kept.
 const KEPT: usize = 24;
-/// Steps that may wait for those who follow them; more are not told.
+/// Steps that may wait for those who follow them; of more only their number is told.
 const NEWS: usize = 64;
 
 /// A step under the name of its kind.
 pub(super) type News = (&'static str, Past);
 
+/// What waits for those who follow.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// The first [`NEWS`] steps.
+    pub(super) news: Vec<News>,
+    /// How many came after them.
+    pub(super) lost: u64,
+}
+
 /// The last steps of one mirror, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct History {
     steps: Mutex<VecDeque<Past>>,
-    news: Mutex<Vec<News>>,
+    waiting: Mutex<Waiting>,
     heard: Notify,
 }
 
@@ -60,11 +69,13 @@ impl History {
     }
 
     fn tell(&self, kind: &'static str, step: Past) {
-        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        if news.len() < NEWS {
-            news.push((kind, step));
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.news.len() < NEWS {
+            waiting.news.push((kind, step));
+        } else {
+            waiting.lost += 1;
         }
-        drop(news);
+        drop(waiting);
         self.heard.notify_one();
     }
 
@@ -74,8 +85,8 @@ impl History {
     }
 
     /// What has happened since the last call.
-    pub(super) fn take_news(&self) -> Vec<News> {
-        std::mem::take(&mut self.news.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn take_news(&self) -> Waiting {
+        std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn steps(&self) -> Vec<Past> {
@@ -170,7 +181,7 @@ const fn direction(source: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{History, KEPT, NEWS};
+    use super::{History, KEPT, NEWS, Waiting};
     use mirror_core::io::Notice;
 
     #[test]
@@ -189,9 +200,11 @@ mod tests {
         let steps = history.steps();
         assert_eq!(steps.len(), KEPT);
         assert_eq!(steps[KEPT - 1].what, "step 99");
-        let news = history.take_news();
+        let Waiting { news, lost } = history.take_news();
         assert_eq!(news.len(), NEWS, "nobody follows, and no more is kept");
         assert_eq!((news[0].0, news[5].0, news[6].0), ("link-lost", "session-opened", "note"));
-        assert!(history.take_news().is_empty());
+        assert_eq!(lost, 106 - NEWS as u64);
+        let then = history.take_news();
+        assert_eq!((then.news.len(), then.lost), (0, 0));
     }
 }

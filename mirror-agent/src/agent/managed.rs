@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// A request waits this long for an activation or deactivation under way, mkfs included.
 const ENTER_LIMIT: Duration = Duration::from_secs(30);
@@ -31,6 +31,8 @@ const ENTER_LIMIT: Duration = Duration::from_secs(30);
 const SUSPEND_LIMIT: Duration = Duration::from_secs(60);
 /// A driver that has not given its state after so long hangs.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
+/// Pause between two looks whether a reload still holds the mirror.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How a mirror is to be activated.
 #[derive(Clone, Copy, Debug, Default)]
@@ -173,6 +175,12 @@ impl Managed {
         self.held.store(false, Ordering::SeqCst);
     }
 
+    /// Whether [`hold`](Self::hold) holds it. Whoever has [`enter`](Self::enter)ed before it asks
+    /// can rely on a "no".
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
+    }
+
     fn reloading(&self) -> Refused {
         let name = &self.config.name;
         let message =
@@ -261,6 +269,19 @@ impl Managed {
         })
     }
 
+    /// The same for what goes on by itself: a reload that holds the mirror is waited for. For one
+    /// that removes it the wait ends with the task.
+    pub(super) async fn enter_when_free(&self) -> Result<MutexGuard<'_, Stage>, Refused> {
+        loop {
+            let stage = self.enter().await?;
+            if !self.is_held() {
+                return Ok(stage);
+            }
+            drop(stage);
+            sleep(LOOK).await;
+        }
+    }
+
     /// Activates, and closes again before anybody else may do anything: for work on the device
     /// that the activation itself does.
     pub(super) async fn activate_and_close(
@@ -278,7 +299,7 @@ impl Managed {
         stage: &mut Stage,
         how: How,
     ) -> Result<String, Refused> {
-        if self.held.load(Ordering::SeqCst) {
+        if self.is_held() {
             return Err(self.reloading());
         }
         let command =

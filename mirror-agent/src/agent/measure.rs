@@ -15,6 +15,7 @@ use mirror_core::units::REGION_BYTES;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Pause between two looks at the difference.
@@ -196,19 +197,27 @@ pub(super) async fn serve_page(agent: Arc<Agent>) {
     }
 }
 
+/// All mirrors are asked at once: one that hangs costs the others nothing.
 fn page(agent: Arc<Agent>) -> Answer<String> {
     Box::pin(async move {
-        let mut samples = Vec::new();
-        for entry in agent.entries() {
-            let (status, taken) = match &entry {
-                Entry::Open(mirror) => (mirror.status().await, mirror.figures().await),
-                Entry::Broken { .. } => (None, None),
-            };
+        let mut asked = JoinSet::new();
+        for (n, entry) in agent.entries().into_iter().enumerate() {
             let servers = [0, 1].map(|n: usize| agent.config.servers[n].name.clone());
-            samples.push(Sample { mirror: entry.name().to_owned(), servers, taken, status });
+            asked.spawn(async move { (n, sample(&entry, servers).await) });
         }
+        let mut samples = asked.join_all().await;
+        samples.sort_unstable_by_key(|(n, _)| *n);
+        let samples: Vec<_> = samples.into_iter().map(|(_, sample)| sample).collect();
         openmetrics::page(&samples)
     })
+}
+
+async fn sample(entry: &Entry, servers: [String; 2]) -> Sample {
+    let (status, taken) = match entry {
+        Entry::Open(mirror) => tokio::join!(mirror.status(), mirror.figures()),
+        Entry::Broken { .. } => (None, None),
+    };
+    Sample { mirror: entry.name().to_owned(), servers, taken, status }
 }
 
 #[cfg(test)]

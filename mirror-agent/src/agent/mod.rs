@@ -6,6 +6,7 @@
 
 mod changes;
 mod emergency;
+mod folder;
 mod follow;
 mod history;
 mod managed;
@@ -77,9 +78,16 @@ impl Entry {
 }
 
 impl Agent {
-    /// Activates a mirror for a tool or by itself.
+    /// Activates a mirror for a tool.
     async fn activate(&self, mirror: &Managed, how: How) -> Result<String, Refused> {
         let mut stage = mirror.enter().await?;
+        let how = self.informed(mirror, how).await?;
+        mirror.activate_from(&mut stage, how).await
+    }
+
+    /// Activates a mirror by itself.
+    async fn activate_unasked(&self, mirror: &Managed, how: How) -> Result<String, Refused> {
+        let mut stage = mirror.enter_when_free().await?;
         let how = self.informed(mirror, how).await?;
         mirror.activate_from(&mut stage, how).await
     }
@@ -96,7 +104,7 @@ impl Agent {
 
     /// Makes the file system of a mirror that was just constructed.
     async fn make_first_fs(&self, mirror: &Managed, how: How) -> Result<String, Refused> {
-        let mut stage = mirror.enter().await?;
+        let mut stage = mirror.enter_when_free().await?;
         let how = self.informed(mirror, how).await?;
         mirror.activate_and_close(&mut stage, how).await
     }

@@ -6,7 +6,7 @@
 
 use super::Entry;
 use super::managed::Managed;
-use super::parts::Step;
+use super::parts::{Step, StepError};
 use super::start::{Running, Tried, open_all};
 use crate::config::{Config, ConfigError, MirrorConfig, Plan, Situation, decide};
 use crate::ctl::Refused;
@@ -80,9 +80,13 @@ fn against(reasons: &[String]) -> Refused {
     Refused { code: MdCode::Failed, message, next }
 }
 
-fn not_opened(name: &str, error: &impl std::fmt::Display, code: MdCode) -> Refused {
-    let message = format!("Nothing was changed: {name} could not be opened: {error}");
-    Refused { code, message, next: format!("correct the cause, then: {AGAIN}") }
+fn could_not_open(name: &str, error: &StepError) -> String {
+    format!("{name} could not be opened: {error}")
+}
+
+fn not_opened(name: &str, error: &StepError) -> Refused {
+    let message = format!("Nothing was changed: {}", could_not_open(name, error));
+    Refused { code: error.code, message, next: format!("correct the cause, then: {AGAIN}") }
 }
 
 impl Running {
@@ -118,11 +122,23 @@ impl Running {
         for entry in self.agent.entries() {
             let situation = match &entry {
                 Entry::Broken { .. } => Situation::Broken,
-                Entry::Open(mirror) => situation(mirror).await,
+                Entry::Open(mirror) => self.situation(mirror).await,
             };
             all.insert(entry.name().to_owned(), situation);
         }
         all
+    }
+
+    /// While the mirror connect does not tell of the other server, its agent is asked.
+    async fn situation(&self, mirror: &Managed) -> Situation {
+        let Some(status) = mirror.status().await else { return Situation::Unknown };
+        let [here, there] = [mirror.local, 1 - mirror.local].map(|n| status.sides[n].active);
+        let Some(here) = here else { return Situation::Unknown };
+        let there = match there {
+            None => self.agent.peer_seen_active(mirror, mirror.peer.patience()).await,
+            told => told,
+        };
+        Situation::Active { here, there }
     }
 
     /// Nobody may activate, meanwhile, what must be inactive.
@@ -155,8 +171,7 @@ impl Running {
             return Err(refused);
         }
         let again = self.open(&new, &named(&plan.again)).await;
-        let still = again.iter().filter_map(|t| broken(&t.entry)).map(|r| r.message);
-        let still: Vec<_> = still.map(|m| m.replace("Nothing was changed: ", "")).collect();
+        let outcomes: Vec<_> = again.iter().map(|t| tried_again(&t.entry)).collect();
         for name in &plan.removed {
             self.remove(name).await;
         }
@@ -170,7 +185,7 @@ impl Running {
         }
         self.agent.events.reconfigure(Sinks::of(&new));
         self.config = new;
-        Ok(told(plan, &still))
+        Ok(told(plan, &outcomes))
     }
 
     async fn open(&self, config: &Arc<Config>, which: &[MirrorConfig]) -> Vec<Tried> {
@@ -206,17 +221,9 @@ impl Running {
     }
 }
 
-async fn situation(mirror: &Managed) -> Situation {
-    match mirror.status().await.map(|s| [mirror.local, 1 - mirror.local].map(|n| s.sides[n].active))
-    {
-        Some([Some(here), there]) => Situation::Active { here, there: there == Some(true) },
-        _ => Situation::Unknown,
-    }
-}
-
 fn broken(entry: &Entry) -> Option<Refused> {
     match entry {
-        Entry::Broken { name, error, .. } => Some(not_opened(name, error, error.code)),
+        Entry::Broken { name, error, .. } => Some(not_opened(name, error)),
         Entry::Open(_) => None,
     }
 }
@@ -228,9 +235,18 @@ fn log_end(name: &str, stopped: Step<()>) {
     }
 }
 
-fn told(plan: &Plan, still: &[String]) -> String {
+fn tried_again(entry: &Entry) -> String {
+    match entry {
+        Entry::Broken { name, error, .. } => could_not_open(name, error),
+        Entry::Open(mirror) => {
+            format!("[[mirror]] {}: opened, which had failed before", mirror.config.name)
+        }
+    }
+}
+
+fn told(plan: &Plan, again: &[String]) -> String {
     let mut lines = plan.sentences();
-    lines.extend(still.iter().cloned());
+    lines.extend(again.iter().cloned());
     if lines.is_empty() {
         return "The configuration was read again; nothing differs.".to_owned();
     }

@@ -325,6 +325,10 @@ impl Agent {
                 let marked = mirror.driver.marked(RANGES).await;
                 marked.map(PeerAnswer::Marked).ok_or_else(|| mirror.silent())
             }
+            // Who does not have it, serves it not: the other may remove it, too.
+            PeerRequest::IsActive { mirror } if self.entry(&mirror).is_none() => {
+                Ok(PeerAnswer::Active(false))
+            }
             PeerRequest::IsActive { mirror } => {
                 let mirror = self.managed(&mirror)?;
                 let active = mirror.is_active().await;

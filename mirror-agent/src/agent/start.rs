@@ -6,24 +6,20 @@ use super::notify::notify;
 use super::parts::{DriverEvent, Opened, Plant, Step, StepError};
 use super::reload::{self, Ordered, Orders};
 use super::service::{Control, FromPeer};
-use super::{Agent, Entry, FOLLOWERS, follow, measure};
+use super::{Agent, Entry, FOLLOWERS, folder, follow, measure};
 use crate::config::{Config, ConfigError, Fault, MirrorConfig};
-use crate::ctl::{Access, Answer, CtlServer};
+use crate::ctl::{Answer, CtlServer};
 use crate::host::power::Power;
 use crate::lock::{Lock, LockError, Role};
 use crate::messages::{Event, EventLog, StartReason, driver};
 use crate::peer::{Identity, PeerLink, PeerServer};
 use crate::secret::Secret;
-use nix::unistd::Gid;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, Permissions};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use tokio::signal::unix::Signal;
@@ -160,13 +156,15 @@ impl Running {
         options: Options,
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
+        let made = !config.agent.run_dir.exists();
         let lock = Lock::take(&config.agent.run_dir, Role::Agent).map_err(|e| lock_failure(&e))?;
         config.check_partitions().map_err(|e| config_failure(&e))?;
         let secret =
             Secret::load(&config.agent.secret_file).map_err(|e| failure(StartReason::Config, e))?;
         // Bound before the drivers start: what fails here must leave no device behind.
         let peers = listen_to_peer(&config)?;
-        let access = control_access(&config)?;
+        let access = folder::prepare(&config.agent, made)
+            .map_err(|what| failure(StartReason::Config, what))?;
         let ctl = CtlServer::bind(&config.agent.socket, access).map_err(|e| {
             failure(StartReason::Socket, format!("{}: {e}", config.agent.socket.display()))
         })?;
@@ -298,35 +296,6 @@ fn lock_failure(e: &LockError) -> StartError {
         LockError::Io(_) => StartReason::Config,
     };
     failure(reason, e)
-}
-
-/// Who may use the control socket. A group needs a way through the run folder, which it cannot read.
-fn control_access(config: &Config) -> Result<Access, StartError> {
-    let folder = &config.agent.run_dir;
-    let failed = |what: String| failure(StartReason::Config, what);
-    let access = Access::of(config.agent.control_group.as_deref()).map_err(failed)?;
-    let set = match access {
-        Access::Owner => close_folder(folder),
-        Access::Group(group) => open_folder(folder, group),
-    };
-    set.map_err(|e| failed(format!("{}: {e}", folder.display())))?;
-    Ok(access)
-}
-
-/// The mode of a run folder that a group may pass.
-const PASSABLE: u32 = 0o710;
-
-fn open_folder(folder: &Path, group: Gid) -> io::Result<()> {
-    chown(folder, None, Some(group.as_raw()))?;
-    fs::set_permissions(folder, Permissions::from_mode(PASSABLE))
-}
-
-/// Takes back what [`open_folder`] gave at an earlier start; any other mode is somebody's choice.
-fn close_folder(folder: &Path) -> io::Result<()> {
-    if fs::metadata(folder)?.permissions().mode() & 0o7777 == PASSABLE {
-        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-    }
-    Ok(())
 }
 
 fn listen_to_peer(config: &Config) -> Result<PeerServer, StartError> {

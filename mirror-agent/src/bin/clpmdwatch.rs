@@ -54,7 +54,7 @@ fn watch(args: &Args) -> io::Result<()> {
         .run_dir
         .clone()
         .or_else(|| config.as_ref().map(|c| c.agent.run_dir.clone()))
-        .unwrap_or_else(|| "/run/clpmd".into());
+        .unwrap_or_else(|| config::RUN_DIR.into());
     // What is to be ended may be what its pages would be read from. Without the right to, it
     // works as long as its pages stay.
     let _ = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE);

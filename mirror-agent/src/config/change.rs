@@ -54,8 +54,9 @@ pub enum Situation {
     Active {
         /// On this one.
         here: bool,
-        /// On the other one, as far as is known.
-        there: bool,
+        /// On the other one; `None` if neither the mirror connect nor its agent tells. It counts as
+        /// active then: it may wait for this side to record that it is behind.
+        there: Option<bool>,
     },
 }
 
@@ -93,7 +94,7 @@ pub struct Plan {
     pub added: Vec<String>,
     /// Names of mirrors to be closed.
     pub removed: Vec<String>,
-    /// Names of mirrors that could not be opened and are tried again.
+    /// Names of mirrors that could not be opened and are tried again, whatever changed of them.
     pub again: Vec<String>,
     /// Values to be taken over.
     pub changed: Vec<Change>,
@@ -138,7 +139,10 @@ pub fn decide(
         let situation = situations.get(&m.name).copied().unwrap_or(Situation::Unknown);
         match new.said.mirrors.get(&m.name) {
             None => d.removed(&m.name, situation, old),
-            Some(_) if situation == Situation::Broken => d.plan.again.push(m.name.clone()),
+            Some(values) if situation == Situation::Broken => {
+                d.plan.again.push(m.name.clone());
+                d.plan.changed.extend(of_mirror(&m.name, &old.said.mirrors[&m.name], values));
+            }
             Some(values) => d.mirror(&m.name, &old.said.mirrors[&m.name], values, situation),
         }
     }
@@ -182,7 +186,7 @@ impl Decision {
     }
 
     fn mirror(&mut self, name: &str, old: &Values, new: &Values, situation: Situation) {
-        for change in differing(&format!("[[mirror]] {name}"), old, new) {
+        for change in of_mirror(name, old, new) {
             let key = change.key.as_str();
             if !WHILE_INACTIVE.contains(&key) {
                 let live = (MIRROR.contains(&key) || key == SURVIVOR) && !change.is_of_detach();
@@ -198,13 +202,16 @@ impl Decision {
 
     fn removed(&mut self, name: &str, situation: Situation, old: &Config) {
         let on = match situation {
-            Situation::Broken | Situation::Active { here: false, there: false } => {
+            Situation::Broken | Situation::Active { here: false, there: Some(false) } => {
                 self.plan.idle.insert(name.to_owned());
                 self.plan.removed.push(name.to_owned());
                 return;
             }
             Situation::Unknown => "may be active: its driver does not answer".to_owned(),
             Situation::Active { here: true, .. } => format!("is active on {}", old.local().name),
+            Situation::Active { there: None, .. } => {
+                format!("may be active on {}, which does not answer", old.peer().name)
+            }
             Situation::Active { .. } => format!("is active on {}", old.peer().name),
         };
         self.against.push(format!("[[mirror]] {name}: {on}, so it cannot be removed"));
@@ -229,6 +236,10 @@ impl Decision {
             )),
         }
     }
+}
+
+fn of_mirror(name: &str, old: &Values, new: &Values) -> Vec<Change> {
+    differing(&format!("[[mirror]] {name}"), old, new)
 }
 
 fn differing(table: &str, old: &Values, new: &Values) -> Vec<Change> {

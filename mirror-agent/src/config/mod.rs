@@ -26,6 +26,10 @@ pub use model::{
 /// Where the configuration is when nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/clpmd/clpmd.toml";
 
+/// Where the agent's locks and its control socket are when nothing else is said: a folder that is
+/// its own, whoever has made it.
+pub const RUN_DIR: &str = "/run/clpmd";
+
 /// The file to read: `given` (from `--config`), else `CLPMD_CONFIG`, else [`DEFAULT_FILE`].
 #[must_use]
 pub fn file(given: Option<std::path::PathBuf>) -> std::path::PathBuf {

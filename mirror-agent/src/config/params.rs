@@ -142,7 +142,7 @@ pub static PARAMS: &[Param] = &[
         Agent,
         "run_dir",
         Kind::Path,
-        Preset::Text("/run/clpmd"),
+        Preset::Text(super::RUN_DIR),
         "Folder for lock files and the control socket.",
     ),
     param(
@@ -171,7 +171,7 @@ pub static PARAMS: &[Param] = &[
         "control_group",
         Kind::Name,
         Absent,
-        "Group whose members may give the agent commands: all of them, as root may. It gets the control socket, and `run_dir` becomes passable for it (mode 0710). Without it, only root.",
+        "Group whose members may give the agent commands: all of them, as root may. It gets the control socket, and the agent's own `run_dir` becomes passable for it (mode 0710); a folder that the agent has not made is left as it is, and must let the group pass. Without it, only root.",
     ),
     param(
         Agent,

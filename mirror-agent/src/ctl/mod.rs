@@ -166,6 +166,13 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it waits for something to happen, and does nothing: without its client it may end.
+    pub(crate) const fn only_waits(&self) -> bool {
+        matches!(self, Self::Events { .. })
+    }
+}
+
 /// What the agent answers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

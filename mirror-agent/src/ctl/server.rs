@@ -30,7 +30,7 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(1);
 pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Who answers. Calls of different connections run at the same time; a call runs to its end even
-/// if its client goes away.
+/// if its client goes away, unless it does nothing but wait.
 pub trait Service: Send + Sync + 'static {
     /// Answers one request.
     fn call(&self, request: Request) -> Answer<Response>;
@@ -151,6 +151,7 @@ impl Connection {
     }
 
     async fn answer(&mut self, service: &Arc<dyn Service>, request: Request) -> io::Result<()> {
+        let mut may_leave = request.only_waits();
         // A task of its own: it must not end half-way because the client went away.
         let mut call = tokio::spawn(service.call(request));
         let began = Instant::now();
@@ -162,6 +163,13 @@ impl Connection {
                     tracing::error!("a request ended abnormally: {e}");
                     Response::Error("the agent failed on this request; see its log".to_owned())
                 }),
+                more = self.read.fill_buf(), if may_leave => match more {
+                    Ok(more) if !more.is_empty() => may_leave = false, // the next query, already
+                    _ => {
+                        call.abort(); // what it holds is for others
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                },
                 _ = tick.tick() => self.send(Response::Progress(began.elapsed().as_secs())).await?,
             }
         };

@@ -14,16 +14,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Answers `List` at once; `Deactivate` waits to be released, then counts.
+/// Answers `List` at once; `Deactivate` waits to be released, then counts; `Events` waits for ever.
 #[derive(Default)]
 struct Fake {
     release: Arc<Notify>,
     finished: Arc<AtomicUsize>,
+    followers: Arc<AtomicUsize>,
+}
+
+/// Counts one less at its end, however that comes.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Service for Fake {
     fn call(&self, request: Request) -> Answer<Response> {
         let (release, finished) = (Arc::clone(&self.release), Arc::clone(&self.finished));
+        let followers = Arc::clone(&self.followers);
         Box::pin(async move {
             match request {
                 Request::List => Response::List(vec!["md1".to_owned()]),
@@ -31,6 +42,11 @@ impl Service for Fake {
                     release.notified().await;
                     finished.fetch_add(1, Ordering::SeqCst);
                     Response::Done(mirror)
+                }
+                Request::Events { .. } => {
+                    followers.fetch_add(1, Ordering::SeqCst);
+                    let _place = Place(followers);
+                    std::future::pending().await
                 }
                 Request::Status { .. } => Response::Done("x".repeat(LINE_MAX)),
                 Request::Ping => panic!("a bug in the service"),
@@ -139,6 +155,34 @@ fn a_slow_request_does_not_hold_up_others_and_survives_its_client() {
         assert!(Instant::now() < limit, "the request ended with its client");
         std::thread::yield_now();
     }
+}
+
+/// Whoever only waits holds a place, which is for others once it is gone.
+#[test]
+fn a_follower_that_goes_away_gives_its_place_back_at_once() {
+    let r = running();
+    let query =
+        Query { version: VERSION, request: Request::Events { mirror: None, from: Some(0) } };
+    let mut line = serde_json::to_vec(&query).expect("json");
+    line.push(b'\n');
+    let mut leaves = raw(&r);
+    leaves.get_mut().write_all(&line).expect("write");
+    let places = |wanted| {
+        let limit = Instant::now() + Duration::from_secs(4);
+        while r.fake.followers.load(Ordering::SeqCst) != wanted {
+            assert!(Instant::now() < limit, "never {wanted} places in use");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    places(1);
+    drop(leaves);
+    places(0);
+    // One that says more meanwhile is still there.
+    let mut stays = raw(&r);
+    stays.get_mut().write_all(&[line.as_slice(), b"next\n"].concat()).expect("write");
+    places(1);
+    std::thread::sleep(Duration::from_millis(100));
+    places(1);
 }
 
 #[test]

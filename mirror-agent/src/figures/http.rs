@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 /// Bytes of a request.
 pub const HEAD_MAX: usize = 4096;
-/// For a request to come, and for its answer to be taken.
+/// For a request to come, for its page to be made, and for the answer to be taken.
 pub const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// Connections served at a time; more wait.
 pub const CONNECTIONS: usize = 8;
@@ -65,14 +65,23 @@ async fn serve(mut stream: TcpStream, source: Source) -> io::Result<()> {
         Ok(head) => head?,
         Err(_) => Err("408 Request Timeout"),
     };
-    let answer = match head.and_then(|h| asked(&h)) {
-        Ok(method) => {
-            let body = source().await;
+    let made = match head.and_then(|h| asked(&h)) {
+        Ok(method) => match timeout(TIME_LIMIT, source()).await {
+            Ok(body) => Ok((method, body)),
+            Err(_) => Err("503 Service Unavailable"),
+        },
+        Err(status) => Err(status),
+    };
+    let answer = match made {
+        Ok((method, body)) => {
             let sent = if method == Method::Get { body.as_str() } else { "" };
             response("200 OK", CONTENT_TYPE, body.len()) + sent
         }
         Err(status) => {
-            let body = format!("{status}: GET /metrics\n");
+            let body = match status {
+                "503 Service Unavailable" => format!("{status}: the page was not made in time\n"),
+                _ => format!("{status}: GET /metrics\n"),
+            };
             response(status, "text/plain; charset=utf-8", body.len()) + &body
         }
     };
@@ -150,7 +159,7 @@ fn response(status: &str, content_type: &str, length: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{CONNECTIONS, HEAD_MAX, Http, Method, asked};
+    use super::{CONNECTIONS, HEAD_MAX, Http, Method, Source, asked};
     use std::net::SocketAddr;
     use std::sync::Arc;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -158,10 +167,13 @@ mod tests {
     use tokio::task::AbortHandle;
 
     async fn server() -> (SocketAddr, AbortHandle) {
+        server_of(Arc::new(|| Box::pin(async { "# EOF\n".to_owned() }))).await
+    }
+
+    async fn server_of(page: Source) -> (SocketAddr, AbortHandle) {
         let http = Http::bind(([127, 0, 0, 1], 0).into()).await.expect("listens");
         let address = http.0.local_addr().expect("an address");
-        let page = || -> crate::ctl::Answer<String> { Box::pin(async { "# EOF\n".to_owned() }) };
-        (address, tokio::spawn(http.run(Arc::new(page))).abort_handle())
+        (address, tokio::spawn(http.run(page)).abort_handle())
     }
 
     async fn said(address: SocketAddr, request: &[u8]) -> String {
@@ -213,6 +225,16 @@ mod tests {
         let mut answer = String::new();
         silent[0].read_to_string(&mut answer).await.expect("answered");
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        server.abort();
+    }
+
+    /// Who asks again and again must not fill all places for ever.
+    #[tokio::test]
+    async fn a_page_that_is_not_made_in_time_is_given_up() {
+        let (at, server) = server_of(Arc::new(|| Box::pin(std::future::pending()))).await;
+        let page = said(at, b"GET /metrics HTTP/1.1\r\n\r\n").await;
+        assert!(page.starts_with("HTTP/1.1 503 "), "{page}");
+        assert!(page.ends_with("not made in time\n"), "{page}");
         server.abort();
     }
 

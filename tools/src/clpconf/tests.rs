@@ -1,6 +1,6 @@
 //! A product's configuration in its form, what becomes of it, and what nobody's should do to us.
 
-use super::{Converted, FILE_MAX, convert};
+use super::{Converted, DEPTH_MAX, FILE_MAX, convert};
 use mirror_agent::config::{Config, FsckTiming};
 use mirror_core::both_active::BothActive;
 use mirror_core::units::Side;
@@ -156,6 +156,23 @@ fn hostile_files_are_refused_soon() {
     assert!(refused(bomb).contains("DTD"), "{}", refused(bomb));
     assert!(refused(&"<a>".repeat(1_000_000)).contains("nested deeper"));
     assert!(refused(&format!("<root>{}</root>", "<a/>".repeat(200_000))).contains("nodes"));
+    // What only looks like the end of an element.
+    for hidden in [
+        "<a><!--</a>-->",
+        "<a><!-- </a> > -->",
+        "<a><![CDATA[</a>]]>",
+        "<a><?p </a>?>",
+        "<a b=\"/>\">",
+        "<a b='/>'>",
+        "<a b='\">' c=\"/>\">",
+        "<a\nb='/>' >",
+    ] {
+        let deep = format!("<root>{}", hidden.repeat(DEPTH_MAX + 1));
+        assert!(refused(&deep).contains("nested deeper"), "{hidden}: {}", refused(&deep));
+    }
+    // And what only looks like a beginning.
+    let flat = "<root>".to_owned() + &"<!--<a>--><b c='>'/><![CDATA[<a>]]>".repeat(100) + "</root>";
+    assert!(!refused(&flat).contains("nested deeper"), "{}", refused(&flat));
     let long = vec![b' '; FILE_MAX + 1];
     assert!(convert(&long).expect_err("too long").contains("longer than"));
     let mut other = SAMPLE.as_bytes().to_vec();

@@ -339,12 +339,15 @@ impl Plant for TwoPlant {
     }
 }
 
-/// Opens every mirror as a fake of its own that was prepared for it, and fails for any other.
+/// Opens every mirror as a fake of its own that was prepared for it, and fails for any other, and
+/// while a fake is to fail at "open".
 pub(crate) struct ManyPlant(pub(crate) Vec<(&'static str, Arc<Fake>)>);
 
 impl Plant for ManyPlant {
     fn open(&self, _: Arc<Config>, mirror: MirrorConfig, _: Secret) -> Answer<Step<Opened>> {
-        let found = self.0.iter().find(|(name, _)| *name == mirror.name);
+        let found = self.0.iter().find(|(name, fake)| {
+            *name == mirror.name && !fake.fail.lock().expect("lock").contains(&"open")
+        });
         Fake::ready(match found {
             Some((_, fake)) => Ok(Opened {
                 driver: fake.clone(),

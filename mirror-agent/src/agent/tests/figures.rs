@@ -68,6 +68,24 @@ async fn what_happens_is_told_with_the_state_that_it_led_to() {
     watch.abort();
 }
 
+/// More at once than are kept for those who follow: how many are missing, and how it stands.
+#[tokio::test]
+async fn what_comes_too_fast_is_counted() {
+    let lab = lab("").await;
+    for n in 0..70 {
+        lab.mirror.history.note(format!("step {n}"), None);
+    }
+    let watch = changes::watch(Arc::clone(&lab.agent.changes), Arc::clone(&lab.mirror));
+    let watch = tokio::spawn(watch);
+    let first = events(&lab, None, Some(0)).await;
+    assert_eq!((first.changes.len(), first.changes[63].text.as_str()), (64, "step 63"));
+    let then = events(&lab, None, Some(first.next)).await;
+    let then: Vec<_> = then.changes.iter().map(|c| (c.event.as_str(), c.text.as_str())).collect();
+    let lost = ("lost", "6 further changes came too fast to be told");
+    assert_eq!(then, [lost, ("now", "how it stands")]);
+    watch.abort();
+}
+
 #[tokio::test]
 async fn the_number_of_followers_is_bounded_and_an_unknown_mirror_refused() {
     let lab = lab("").await;

@@ -89,6 +89,20 @@ async fn at_start_the_named_server_activates_once_in_contact() {
     assert!(!lab.fake.is_active(), "once only");
 }
 
+/// A reload that is at work on the mirror delays what goes on by itself, and takes nothing away.
+#[tokio::test]
+async fn what_goes_on_by_itself_waits_for_a_reload() {
+    let lab = lab("activate_at_start = \"a\"").await;
+    lab.mirror.hold().await.expect("inactive");
+    let _tasks = started(&lab).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    assert!(!lab.fake.is_active(), "it is held");
+    let by_hand = lab.agent.activate(&lab.mirror, How::default()).await;
+    assert!(by_hand.expect_err("held").message.contains("by a reload of the configuration"));
+    lab.mirror.release();
+    until("activated", || lab.fake.journal.contains("mount")).await;
+}
+
 /// Waits for the last of the steps that follow the construction.
 async fn follow_up(more: &str, source: bool, last: &str) -> Vec<String> {
     let lab = lab(more).await;

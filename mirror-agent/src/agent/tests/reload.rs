@@ -5,6 +5,7 @@ use crate::agent::{End, Ended, Options, run};
 use crate::config::Config;
 use crate::ctl::{Client, Refused, Request, Response};
 use crate::messages::{EventLog, Sinks};
+use mirror_core::status::LinkStatus;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,11 @@ struct Running {
 
 /// An agent with md1 and, after a reload, whatever has a fake.
 async fn running(names: &[&'static str], more: &str) -> Running {
+    running_without(names, &[], more).await
+}
+
+/// The same, but these cannot be opened.
+async fn running_without(names: &[&'static str], torn: &[&'static str], more: &str) -> Running {
     let dir = tempfile::tempdir().expect("folder");
     let base = base(dir.path());
     let file = dir.path().join("x.toml");
@@ -51,6 +57,7 @@ async fn running(names: &[&'static str], more: &str) -> Running {
     let config = Config::load(&file, Some("a")).expect("configuration");
     let socket = config.agent.socket.clone();
     let fakes: Vec<_> = names.iter().map(|name| (*name, Fake::new(0))).collect();
+    fakes.iter().filter(|(name, _)| torn.contains(name)).for_each(|(_, f)| f.fail(&["open"]));
     let plant = Arc::new(ManyPlant(fakes.clone()));
     let (events, _log) = EventLog::start(Sinks::of(&config)).expect("events");
     let options = Options { events, notify: None, power: Fake::new(0), hangup: None };
@@ -169,17 +176,47 @@ async fn what_is_refused_changes_nothing() {
     r.stop().await;
 }
 
-/// A mirror that could not be opened is tried again.
+/// A mirror that could not be opened is tried again, and what became of it is said.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_opens_what_could_not_be_opened() {
-    let r = running(&["md1", "md3"], MD2).await;
+    let r = running_without(&["md1", "md2", "md3"], &["md2"], MD2).await;
     let status = Request::Status { mirror: Some("md2".to_owned()) };
-    assert!(matches!(r.ask(status).await, Response::Refused(r) if r.code.number() == 79));
+    assert!(matches!(r.ask(status.clone()).await, Response::Refused(r) if r.code.number() == 79));
     let text = r.reload(&format!("{}{MD2}{MD3}", r.base)).await.expect("allowed");
     assert!(text.contains("md3: added\nmd2 could not be opened: torn"), "{text}");
     assert_eq!(r.names().await, ["md1", "md2", "md3"]);
+    let text = r.reload(&format!("{}{MD2}{MD3}", r.base)).await.expect("allowed");
+    assert!(text.ends_with("again:\nmd2 could not be opened: torn"), "{text}");
+    r.fake("md2").fail(&[]);
+    let new = format!("{}{MD2}hot_regions = 99\n{MD3}", r.base);
+    let text = r.reload(&new).await.expect("allowed");
+    let says =
+        "[[mirror]] md2: hot_regions: 65536 -> 99\n[[mirror]] md2: opened, which had failed before";
+    assert!(text.ends_with(says), "{text}");
+    assert!(matches!(r.ask(status).await, Response::Status(_)));
     let text = r.reload(&format!("{}{MD3}", r.base)).await.expect("allowed");
     assert!(text.ends_with("md2: removed"), "{text}");
     assert_eq!(r.names().await, ["md1", "md3"]);
+    r.stop().await;
+}
+
+/// The other server may be active, and wait for this one to record that it is behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_word_of_the_other_server_no_mirror_is_removed() {
+    let r = running(&["md1", "md2"], MD2).await;
+    let seen = |link, active| {
+        let mut status = r.fake("md2").status.lock().expect("lock");
+        (status.link, status.sides[1].active) = (link, active);
+    };
+    seen(LinkStatus::Down, None);
+    let e = r.reload(&r.base).await.expect_err("not seen");
+    assert!(
+        e.message.contains("md2: may be active on b, which does not answer, so it cannot"),
+        "{}",
+        e.message
+    );
+    assert_eq!(r.names().await, ["md1", "md2"]);
+    seen(LinkStatus::Session, Some(false));
+    assert!(r.reload(&r.base).await.expect("seen").ends_with("md2: removed"));
     r.stop().await;
 }

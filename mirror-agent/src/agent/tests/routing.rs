@@ -118,7 +118,9 @@ async fn the_other_agent_is_answered() {
     let forced = peer.call(PeerRequest::Force { mirror: md1() }).await;
     assert!(matches!(forced, PeerAnswer::Outcome(Response::Refused(_))));
     let unknown = peer.call(PeerRequest::IsActive { mirror: "md9".to_owned() }).await;
-    assert!(matches!(unknown, PeerAnswer::Refused(_)));
+    assert_eq!(unknown, PeerAnswer::Active(false), "it is not served here");
+    let broken = peer.call(PeerRequest::IsActive { mirror: "md2".to_owned() }).await;
+    assert!(matches!(broken, PeerAnswer::Refused(_)), "nobody knows: {broken:?}");
 }
 
 async fn shown(control: &Control) -> MirrorReport {

@@ -21,9 +21,10 @@ cluster_partition = "/dev/c1"
 mount_point = "/mnt/1"
 "#;
 const MD2: &str = "[[mirror]]\nname = \"md2\"\ndata_partition = \"/dev/d2\"\ncluster_partition = \"/dev/c2\"\nfs = \"none\"\n";
-const IDLE: Situation = Situation::Active { here: false, there: false };
-const HERE: Situation = Situation::Active { here: true, there: false };
-const THERE: Situation = Situation::Active { here: false, there: true };
+const IDLE: Situation = Situation::Active { here: false, there: Some(false) };
+const HERE: Situation = Situation::Active { here: true, there: Some(false) };
+const THERE: Situation = Situation::Active { here: false, there: Some(true) };
+const UNSEEN: Situation = Situation::Active { here: false, there: None };
 
 fn config(text: &str) -> Config {
     Config::parse(Path::new("x.toml"), text, Some("a"), "").expect("configuration")
@@ -78,6 +79,10 @@ fn an_active_mirror_is_not_removed() {
     assert_eq!(
         against(&two, BASE, THERE),
         format!("{name}is active on b, so it cannot be removed")
+    );
+    assert_eq!(
+        against(&two, BASE, UNSEEN),
+        format!("{name}may be active on b, which does not answer, so it cannot be removed")
     );
     assert!(against(&two, BASE, Situation::Unknown).starts_with(&format!("{name}may be active")));
 }
@@ -149,6 +154,15 @@ fn a_mirror_that_could_not_be_opened_may_change_in_any_way() {
     let new = BASE.replace("/dev/d1", "/dev/other") + "hot_regions = 99\n";
     let plan = of(BASE, &new, Situation::Broken).expect("allowed");
     assert_eq!(plan.again, ["md1"]);
+    let name = "[[mirror]] md1: ";
+    assert_eq!(
+        plan.sentences(),
+        [
+            format!("{name}data_partition on a: \"/dev/d1\" -> \"/dev/other\""),
+            format!("{name}data_partition on b: \"/dev/d1\" -> \"/dev/other\""),
+            format!("{name}hot_regions: 65536 -> 99"),
+        ]
+    );
 }
 
 #[test]
