@@ -86,6 +86,13 @@ pub trait FrontEnd {
     /// Called again, it does not wait for clients to take their answers.
     fn stop(&mut self, ring: &mut dyn Submitter);
 
-    /// Whether all is answered and closed after [`stop`](Self::stop).
+    /// Whether all is answered and closed after [`stop`](Self::stop), or nobody need wait for the rest.
     fn is_stopped(&self) -> bool;
+
+    /// Whether there is no such rest, once it [is stopped](Self::is_stopped). Otherwise the front end
+    /// still gets completions, also such as are not its own, and what it has lent, until it is over; the
+    /// next one may be opened beside it.
+    fn is_over(&self) -> bool {
+        self.is_stopped()
+    }
 }

@@ -9,9 +9,10 @@ use kmod_shim::ublk::{self, UblkServer, UblkSpec};
 use mirror_core::buf::Buf;
 use mirror_core::io::{Request, RequestId, RequestOp};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -64,6 +65,26 @@ impl Server {
         self.disk.submit(op, id, &mut self.ring.owner(Owner::DATA));
     }
 
+    /// Goes on for a moment; the socket in place of the file does not answer.
+    fn hang(&mut self) {
+        let (mut done, mut requests) = (Vec::new(), Vec::new());
+        self.ring.wait(Some(Duration::from_millis(50)), &mut done).unwrap();
+        for (owner, cqe) in done {
+            let front = &mut self.ring.owner(Owner::FRONT_END);
+            if owner == Owner::FRONT_END {
+                self.front.on_cqe(cqe, front, &mut requests);
+            } else if let Some(ended) = self.disk.take(&cqe) {
+                self.front.given_back(ended.tag, front);
+            }
+        }
+        for request in requests {
+            let place = self.front.lend(request.id).expect("a read, which can be lent");
+            let file: Fd = Arc::new(OwnedFd::from(self.file.try_clone().unwrap()));
+            let op = Op::ReadStraight { file, offset: 0, place, range: 0..4096 };
+            self.disk.submit(op, request.id, &mut self.ring.owner(Owner::DATA));
+        }
+    }
+
     fn request(&mut self, request: &Request) {
         let result = match &request.op {
             RequestOp::Read => return self.read(request),
@@ -105,6 +126,50 @@ impl Server {
         }
         self.straight
     }
+}
+
+/// A socket that nobody writes to stands for a disk that does not answer.
+#[test]
+fn a_read_that_hangs_in_the_disk_does_not_keep_the_server() {
+    if !ublk::reads_straight().unwrap_or(false) {
+        println!("left out: this kernel's ublk driver does not offer it");
+        return;
+    }
+    let spec = UblkSpec { number: 800 + std::process::id() % 90, mark: 1, take_over: false };
+    let (socket, mut answer) = UnixStream::pair().unwrap();
+    let export = Export { name: "t".into(), size: SIZE as u64, block: 512 };
+    let mut server = Server {
+        ring: Ring::new().unwrap(),
+        front: UblkServer::new(spec, export),
+        disk: Slots::default(),
+        file: File::from(OwnedFd::from(socket)),
+        straight: 0,
+    };
+    server.front.start(&mut server.ring.owner(Owner::FRONT_END)).unwrap();
+    let (mut orders, mut reader) = (0, None);
+    let end = Instant::now() + LIMIT;
+    while !server.front.is_stopped() {
+        assert!(Instant::now() < end, "it does not end");
+        if reader.is_none() && server.front.opened().is_some_and(|o| o.is_ok()) {
+            let path = ublk::device_path(spec.number);
+            reader = Some(std::thread::spawn(move || File::open(path)?.read(&mut [0; 512])));
+        }
+        if !server.disk.is_empty() && orders < 2 {
+            orders += 1;
+            server.front.stop(&mut server.ring.owner(Owner::FRONT_END));
+        }
+        server.hang();
+    }
+    assert!(server.front.complaint().is_some_and(|c| c.contains("the disk has answered")));
+    assert!(!server.front.is_over());
+    // When the disk answers after all, the device goes.
+    answer.write_all(&[7; 1 << 16]).unwrap();
+    while !server.front.is_over() {
+        assert!(Instant::now() < end, "the device stays");
+        server.hang();
+    }
+    assert_eq!(ublk::inspect(spec.number).unwrap(), None);
+    assert!(reader.is_some_and(|r| r.join().is_ok()), "the reader ends");
 }
 
 struct Running {

@@ -35,7 +35,7 @@ impl Owner {
 }
 
 /// The end of one operation, as the kernel reported it. Only a [`Ring`] makes these.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Completion {
     token: u64,
     result: i32,

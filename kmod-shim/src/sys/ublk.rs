@@ -1,6 +1,6 @@
 //! The ublk driver's two files: the control device, and the memory and commands of one queue.
 
-use super::ring::Submitter;
+use super::ring::{Completion, Submitter};
 use crate::ublk::abi::{self, IO_DESC_BYTES, IoDesc};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use mirror_core::buf::{Buf, BufMut};
@@ -12,6 +12,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The control device, with a ring of its own: its commands are large and may take long.
 pub(crate) struct Control {
@@ -71,6 +72,24 @@ enum Memory {
     Theirs,
 }
 
+/// Where the next queue's tokens are told from those of all others.
+static EPOCHS: AtomicU32 = AtomicU32::new(0);
+/// The last bits of a token: a tag, and a mark above it that no index of a table of operations
+/// ([`Slots`](super::Slots)) reaches, which has these bits for it.
+const TAG_BITS: u32 = 24;
+const TAG_MARK: u64 = 1 << (TAG_BITS - 1);
+
+/// The token of a tag: what an earlier queue has left with the driver comes back under another.
+const fn token(epoch: u32, tag: u16) -> u64 {
+    (epoch as u64) << TAG_BITS | TAG_MARK | tag as u64
+}
+
+/// The tag of a token of this epoch's.
+fn tag_of(epoch: u32, token: u64) -> Option<u16> {
+    let rest = token.checked_sub(self::token(epoch, 0))?;
+    u16::try_from(rest).ok()
+}
+
 /// What a queue is to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QueueShape {
@@ -90,6 +109,7 @@ pub(crate) struct QueueShape {
 /// buffer and description are only touched while it is with us.
 pub(crate) struct Queue {
     device: File,
+    epoch: u32,
     descriptions: NonNull<c_void>,
     mapped: NonZeroUsize,
     memory: Memory,
@@ -120,6 +140,7 @@ impl Queue {
         };
         Ok(Self {
             device: device.into(),
+            epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
             descriptions,
             mapped,
             memory,
@@ -172,14 +193,16 @@ impl Queue {
         // SAFETY: the entry names the tag's buffer, if it has one, which is not touched until
         // `returned` and not freed while the driver has the tag (see `drop`), and the device,
         // which this owns.
-        unsafe { ring.push(entry, u64::from(tag)) };
+        unsafe { ring.push(entry, token(self.epoch, tag)) };
     }
 
-    /// The completion of `tag` was taken from the ring: it is ours now.
-    pub(crate) fn returned(&mut self, tag: u16) {
-        if let Some(ours) = self.ours.get_mut(usize::from(tag)) {
-            *ours = true;
-        }
+    /// The tag that the driver hands back with this completion, and that is ours from now on; `None`
+    /// if it is not one of this queue.
+    pub(crate) fn returned(&mut self, cqe: &Completion) -> Option<u16> {
+        let tag = tag_of(self.epoch, cqe.token())?;
+        let ours = self.ours.get_mut(usize::from(tag)).filter(|ours| !**ours)?;
+        *ours = true;
+        Some(tag)
     }
 
     /// The request of `tag`, which is ours.
@@ -249,5 +272,21 @@ impl Drop for Queue {
         }
         // SAFETY: mapped by `new` with this length, and nothing refers to it any more.
         let _ = unsafe { munmap(self.descriptions, self.mapped.get()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_only_that_of_its_own_queue() {
+        for (epoch, tag) in [(0, 0), (0, 63), (7, u16::MAX), (u32::MAX, 5)] {
+            assert_eq!(tag_of(epoch, token(epoch, tag)), Some(tag));
+            assert_eq!(tag_of(epoch.wrapping_add(1), token(epoch, tag)), None);
+            assert_eq!(tag_of(epoch.wrapping_sub(1), token(epoch, tag)), None);
+            assert!(token(epoch, tag) >> 56 == 0, "the top bits are the owner's");
+        }
+        assert_eq!(tag_of(0, 0), None, "an operation of a table");
     }
 }

@@ -93,6 +93,16 @@ pub fn inspect(number: u32) -> io::Result<Option<DeviceInfo>> {
     Admin::open()?.inspect(number)
 }
 
+/// Mark and state of the device `number`; `None`: there is no such device. Unlike [`inspect`] this
+/// never waits, not even for a device that the driver is just taking away.
+///
+/// # Errors
+/// The driver is not there or refuses to say.
+pub fn state(number: u32) -> io::Result<Option<(u64, DeviceState)>> {
+    let info = Admin::open()?.info(number)?;
+    Ok(info.map(|info| (info.mark, DeviceState::from_number(info.state))))
+}
+
 /// What the driver offers that this front end can use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Survival {

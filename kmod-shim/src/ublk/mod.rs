@@ -10,7 +10,10 @@
 //! memory of requests with the ring (found by asking for its features), the disk reads straight into
 //! it ([`FrontEnd::lend`](crate::front::FrontEnd::lend)); what another server has to send is copied.
 //! Such a read cannot be given up: the request ends when the disk has answered, since the disk could
-//! still write to its memory until then.
+//! still write to its memory until then. The driver waits for that, too, before it lets the device go;
+//! a server that is to close at once lets nobody wait for it
+//! ([`FrontEnd::stop`](crate::front::FrontEnd::stop), the second time), and ends the device, on which
+//! everything fails meanwhile, when the disk has answered.
 //!
 //! Where the driver can, a device is made to outlive its server (*user recovery* with *reissue*):
 //! when the process dies, requests wait, and the driver hands everything that was not answered to
@@ -20,11 +23,12 @@
 pub(crate) mod abi;
 mod device;
 mod request;
+mod requests;
 mod server;
 
 pub use device::{
     DeviceInfo, DeviceState, Survival, begin_takeover, device_path, inspect, is_available,
-    is_claimed, reads_straight, remove, stop, survival,
+    is_claimed, reads_straight, remove, state, stop, survival,
 };
 pub use request::Wanted;
 pub use server::{DEPTH, MAX_IO, UblkServer, UblkSpec};

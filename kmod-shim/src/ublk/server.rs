@@ -2,7 +2,8 @@
 
 use super::device::{Admin, Geometry, ServerEnd, device_path, is_claimed, stays};
 use super::request::{Wanted, wanted};
-use crate::front::{FrontEnd, first_request};
+use super::requests::{Requests, Settled};
+use crate::front::FrontEnd;
 use crate::nbd::Export;
 use crate::sys::ublk::{Queue, QueueShape};
 use crate::sys::{Completion, Fd, Op, Slots, Submitter};
@@ -11,7 +12,7 @@ use mirror_core::io::{Request, RequestError, RequestId, RequestOp};
 use mirror_core::units::MAX_EXTENT_BYTES;
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -32,19 +33,6 @@ pub struct UblkSpec {
     /// The device is there: serve it after [`begin_takeover`](super::begin_takeover). Otherwise it
     /// is made.
     pub take_over: bool,
-}
-
-/// A request that the core has.
-struct Open {
-    tag: u16,
-    /// Bytes that a success reports.
-    bytes: u32,
-    /// It reads, and its memory is registered with the ring.
-    lendable: bool,
-    /// Somebody reads straight into its memory.
-    lent: bool,
-    /// Its answer, which came while its memory was lent.
-    late: Option<Result<Option<Buf>, RequestError>>,
 }
 
 /// Where the removal stands. The admin commands wait for the server, so a thread gives them.
@@ -83,11 +71,12 @@ pub struct UblkServer {
     /// The device was made or taken over.
     exists: bool,
     queue: Option<Queue>,
-    requests: HashMap<RequestId, Open>,
-    next_request: u64,
+    requests: Requests,
     failed: bool,
     opening: Opening,
     closing: Closing,
+    /// Nobody waits for the end any more.
+    left: bool,
     complaints: VecDeque<String>,
     /// What the admin threads say; they ring the bell then.
     words: (Sender<Word>, Receiver<Word>),
@@ -104,11 +93,11 @@ impl UblkServer {
             export,
             exists: false,
             queue: None,
-            requests: HashMap::new(),
-            next_request: first_request(),
+            requests: Requests::new(),
             failed: false,
             opening: Opening::Making,
             closing: Closing::No,
+            left: false,
             complaints: VecDeque::new(),
             words: channel(),
             bell: None,
@@ -247,21 +236,15 @@ impl UblkServer {
             return None;
         };
         let lendable = queue.registers() && op == RequestOp::Read && !desc.unregistered;
-        self.next_request += 1;
-        let id = RequestId(self.next_request);
-        self.requests.insert(id, Open { tag, bytes, lendable, lent: false, late: None });
+        let id = self.requests.add(tag, bytes, lendable);
         Some(Request { id, op, extent, fua })
     }
 
     /// Answers a request whose memory nobody has.
-    fn settle(
-        &mut self,
-        (tag, bytes): (u16, u32),
-        result: Result<Option<Buf>, RequestError>,
-        ring: &mut dyn Submitter,
-    ) {
-        let Some(queue) = &mut self.queue else { return };
-        let result = match result {
+    fn settle(&mut self, settled: Option<Settled>, ring: &mut dyn Submitter) {
+        let (Some(queue), Some(settled)) = (&mut self.queue, settled) else { return };
+        let Settled { tag, bytes, answer } = settled;
+        let result = match answer {
             Ok(Some(data)) => match queue.store_bytes(tag, &data) {
                 Ok(()) => i32::try_from(data.len()).unwrap_or(-libc::EIO),
                 Err(_) => -libc::EIO,
@@ -274,12 +257,17 @@ impl UblkServer {
     }
 
     /// The second order to stop: what the core still owes is not waited for, nor are users of a
-    /// device that is gone for everybody else.
+    /// device that is gone for everybody else, nor a disk that hangs.
     fn hurry(&mut self, ring: &mut dyn Submitter) {
         self.fail(ring);
         if matches!(self.closing, Closing::Removing) {
             self.complaints.push_back(format!("{} goes when its last user does", self.name()));
             self.gone();
+        } else if self.requests.lends() && !self.left {
+            // The driver keeps the device, and may ask for more, until what was lent has come back.
+            let until = "the disk has answered the reads that hang in it";
+            self.complaints.push_back(format!("{} goes when {until}", self.name()));
+            self.left = true;
         }
     }
 
@@ -350,9 +338,7 @@ impl FrontEnd for UblkServer {
             }
             return;
         }
-        let Ok(tag) = u16::try_from(cqe.token()) else { return };
-        let Some(queue) = &mut self.queue else { return };
-        queue.returned(tag);
+        let Some(tag) = self.queue.as_mut().and_then(|queue| queue.returned(&cqe)) else { return };
         match cqe.result() {
             0 => out.extend(self.request_of(tag, ring)),
             result => self.given_back(result),
@@ -367,39 +353,26 @@ impl FrontEnd for UblkServer {
         ring: &mut dyn Submitter,
         _out: &mut Vec<Request>,
     ) {
-        let Some(mut open) = self.requests.remove(&id) else { return };
-        if open.lent {
-            // Who reads there may still write: what is put there now, or reported as there, could
-            // be something else a moment later.
-            open.late = Some(result);
-            self.requests.insert(id, open);
-            return;
-        }
-        self.settle((open.tag, open.bytes), result, ring);
+        let settled = self.requests.answer(id, result);
+        self.settle(settled, ring);
     }
 
     fn lend(&mut self, id: RequestId) -> Option<u16> {
-        let open = self.requests.get_mut(&id).filter(|open| open.lendable && !open.lent)?;
-        open.lent = true;
-        Some(open.tag)
+        self.requests.lend(id)
     }
 
     fn given_back(&mut self, id: RequestId, ring: &mut dyn Submitter) {
-        let Some(open) = self.requests.get_mut(&id) else { return };
-        open.lent = false;
-        if let Some(result) = open.late.take() {
-            let of = (open.tag, open.bytes);
-            self.requests.remove(&id);
-            self.settle(of, result, ring);
-        }
+        let settled = self.requests.given_back(id);
+        self.settle(settled, ring);
     }
 
     fn fail(&mut self, ring: &mut dyn Submitter) {
         self.failed = true;
+        let ended = self.requests.end_all();
         let Some(queue) = &mut self.queue else { return };
         // The driver ends a request whose memory is lent when that has come back.
-        for (_, open) in self.requests.drain() {
-            queue.commit(open.tag, -libc::EIO, ring);
+        for tag in ended {
+            queue.commit(tag, -libc::EIO, ring);
         }
     }
 
@@ -416,9 +389,60 @@ impl FrontEnd for UblkServer {
     }
 
     fn is_stopped(&self) -> bool {
-        match &self.closing {
-            Closing::Gone => true,
-            Closing::No | Closing::Waiting | Closing::Stopping(_) | Closing::Removing => false,
-        }
+        self.left || self.is_over()
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.closing, Closing::Gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{Owner, Ring};
+
+    /// A server whose device the driver is just taking away.
+    fn stopping() -> (UblkServer, Receiver<()>) {
+        let spec = UblkSpec { number: 1, mark: 0, take_over: false };
+        let export = Export { name: "t".into(), size: 1 << 20, block: 512 };
+        let mut server = UblkServer::new(spec, export);
+        let (closed, is_closed) = channel();
+        (server.exists, server.closing) = (true, Closing::Stopping(closed));
+        (server, is_closed)
+    }
+
+    #[test]
+    fn a_read_that_hangs_does_not_keep_a_server_that_is_to_close_at_once() {
+        let (mut server, is_closed) = stopping();
+        let ring = &mut Ring::new().expect("a ring");
+        let ring = &mut ring.owner(Owner::FRONT_END);
+        let id = server.requests.add(0, 512, true);
+        assert_eq!(server.lend(id), Some(0));
+        server.stop(ring);
+        assert!(server.is_stopped() && !server.is_over());
+        let said = server.complaint().expect("it is said");
+        assert!(said.contains("/dev/ublkb1") && said.contains("the disk has answered"), "{said}");
+        server.stop(ring);
+        assert_eq!(server.complaint(), None, "it is said once");
+        // What was lent is back, and so are the tags: the device goes as usual.
+        FrontEnd::given_back(&mut server, id, ring);
+        server.close_when_idle();
+        assert!(is_closed.try_recv().is_ok());
+        server.gone();
+        assert!(server.is_over());
+    }
+
+    #[test]
+    fn what_has_come_back_lets_the_device_go_as_usual() {
+        let (mut server, _is_closed) = stopping();
+        let ring = &mut Ring::new().expect("a ring");
+        let ring = &mut ring.owner(Owner::FRONT_END);
+        let id = server.requests.add(0, 512, true);
+        server.lend(id);
+        FrontEnd::given_back(&mut server, id, ring);
+        server.stop(ring);
+        assert!(!server.is_stopped(), "the driver gives the tags back");
+        assert_eq!(server.complaint(), None);
     }
 }

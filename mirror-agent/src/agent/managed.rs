@@ -29,6 +29,9 @@ use tokio::time::{sleep, timeout};
 const ENTER_LIMIT: Duration = Duration::from_secs(30);
 /// For what is on its way to a disk before the device is left to the next agent.
 const SUSPEND_LIMIT: Duration = Duration::from_secs(60);
+/// For the block device to close: longer than its users' requests are waited for, and than the
+/// kernel takes. What lasts longer hangs in a disk, or in the kernel.
+const CLOSE_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
 /// A driver that has not given its state after so long hangs.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
 /// Pause between two looks whether a reload still holds the mirror.
@@ -430,6 +433,19 @@ impl Managed {
         Ok(())
     }
 
+    /// Closes what serves the device. If that takes too long, it goes on by itself, and the next
+    /// deactivation looks again.
+    async fn close_front_end(&self) -> Step<()> {
+        timeout(CLOSE_LIMIT, self.driver.close_front_end()).await.unwrap_or_else(|_| {
+            let message = format!(
+                "{} was not closed within {} s: its disk or the kernel does not answer",
+                self.device,
+                CLOSE_LIMIT.as_secs()
+            );
+            Err(StepError { code: MdCode::Timeout, message })
+        })
+    }
+
     /// Takes down, in reverse order, every step that is up.
     async fn go_down(&self, stage: &mut Stage) -> Step<()> {
         if stage.device {
@@ -439,7 +455,7 @@ impl Managed {
             stage.device = false;
         }
         if stage.front_end {
-            self.driver.close_front_end().await?;
+            self.close_front_end().await?;
             stage.front_end = false;
             self.events.log(Event::driver(driver::CLOSED, self.config.nmp, &[]));
         }

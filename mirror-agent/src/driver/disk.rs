@@ -58,7 +58,15 @@ struct Job {
     extent: Extent,
     step: Step,
     repeats: u8,
-    lent: Option<RequestId>,
+    lent: Option<Loan>,
+}
+
+/// Memory that a read goes straight to. A resubmission looks its place up anew, and by then that may
+/// be another request's: so it holds only until [`Disk::end_loans`].
+#[derive(Clone, Copy, Debug)]
+struct Loan {
+    request: RequestId,
+    epoch: u64,
 }
 
 struct Open {
@@ -81,6 +89,10 @@ pub(super) struct Disk {
     /// until they come to the front.
     limits: VecDeque<(Millis, IoId)>,
     limit_ms: u64,
+    /// Operations that were given up and have not ended.
+    late: usize,
+    /// Changes when what is lent is not to be used again.
+    loans: u64,
     /// Requests whose memory is not used any more.
     returned: Vec<RequestId>,
     /// What the partition turned out not to have.
@@ -113,6 +125,8 @@ impl Disk {
             operations: Operations::default(),
             limits: VecDeque::new(),
             limit_ms,
+            late: 0,
+            loans: 0,
             returned: Vec::new(),
             no_punch: false,
             no_zero_range: false,
@@ -130,8 +144,8 @@ impl Disk {
         let open = Open { late: false, kind: kind_of(&op), bytes: extent.len, at: cx.micros };
         self.open.insert(io, open);
         self.limits.push_back((cx.now.plus(self.limit_ms), io));
-        let mut job =
-            Job { io, extent, step: Step::Sync, repeats: 0, lent: lent.map(|l| l.request) };
+        let loan = lent.map(|l| Loan { request: l.request, epoch: self.loans });
+        let mut job = Job { io, extent, step: Step::Sync, repeats: 0, lent: loan };
         if !self.is_sound(&op, extent) {
             return self.end(job, Err(libc::EINVAL), cx);
         }
@@ -153,7 +167,7 @@ impl Disk {
         match result {
             Ok(count) => self.go_on(job, op, count, cx),
             Err(libc::EINTR | libc::EAGAIN) if job.repeats < MAX_REPEATS => {
-                let job = Job { repeats: job.repeats + 1, ..job };
+                let (op, job) = self.lawful(op, Job { repeats: job.repeats + 1, ..job });
                 self.slots.submit(op, job, cx.ring);
             }
             Err(errno) if matches!(op, Op::ReadStraight { .. }) && errno != libc::EIO => {
@@ -168,12 +182,24 @@ impl Disk {
         std::mem::take(&mut self.returned)
     }
 
+    /// What is lent may belong to somebody else as soon as its reads have ended: none of them is
+    /// submitted once more.
+    pub(super) fn end_loans(&mut self) {
+        self.loans += 1;
+    }
+
+    /// Whether an operation has not ended within its time limit, and still has not.
+    pub(super) fn hangs(&self) -> bool {
+        self.late > 0
+    }
+
     /// Gives up what is over its time limit.
     pub(super) fn expire(&mut self, cx: &mut Cx<'_>) {
         while let Some((limit, io)) = self.limits.front().copied() {
             match self.open.get_mut(&io) {
                 Some(open) if limit <= cx.now && !open.late => {
                     open.late = true;
+                    self.late += 1;
                     self.operations.of(open.kind).errors += 1;
                     cx.out.push_back(self.event(io, Err(IoFailure::TimedOut)));
                 }
@@ -231,10 +257,29 @@ impl Disk {
 
     /// The partition does not read straight into a request's memory, as that is not aligned for it:
     /// once more into memory of this program.
-    fn read_again(&mut self, mut job: Job, cx: &mut Cx<'_>) {
-        self.returned.extend(job.lent.take());
-        let op = self.read(&mut job, None);
+    fn read_again(&mut self, job: Job, cx: &mut Cx<'_>) {
+        let (op, job) = self.read_here(job);
         self.submit(op, job, cx);
+    }
+
+    /// The whole read, into memory of this program.
+    fn read_here(&mut self, mut job: Job) -> (Op, Job) {
+        self.returned.extend(job.lent.take().map(|loan| loan.request));
+        (self.read(&mut job, None), job)
+    }
+
+    /// What may be submitted for this operation: itself, unless it uses what is lent no more.
+    fn lawful(&mut self, op: Op, job: Job) -> (Op, Job) {
+        let ended = job.lent.is_some_and(|loan| loan.epoch != self.loans);
+        if ended && matches!(op, Op::ReadStraight { .. }) {
+            return self.read_here(job);
+        }
+        (op, job)
+    }
+
+    fn submit(&mut self, op: Op, job: Job, cx: &mut Cx<'_>) {
+        let (op, job) = self.lawful(op, job);
+        self.push(op, job, cx);
     }
 
     fn write(&self, job: &mut Job, data: Buf, durable: bool) -> Op {
@@ -325,9 +370,9 @@ impl Disk {
     }
 
     fn end(&mut self, job: Job, result: Result<Option<Buf>, i32>, cx: &mut Cx<'_>) {
-        self.returned.extend(job.lent);
+        self.returned.extend(job.lent.map(|loan| loan.request));
         match (self.open.remove(&job.io), &result) {
-            (Some(open), _) if open.late => {} // it has failed already
+            (Some(open), _) if open.late => self.late -= 1, // it has failed already
             (Some(Open { kind, bytes, at, .. }), Ok(_)) => {
                 self.operations.of(kind).add(bytes, cx.micros.saturating_sub(at));
             }
@@ -356,7 +401,7 @@ fn kind_of(op: &DataOp) -> Counted {
 
 #[cfg(not(feature = "fault-injection"))]
 impl Disk {
-    fn submit(&mut self, op: Op, job: Job, cx: &mut Cx<'_>) {
+    fn push(&mut self, op: Op, job: Job, cx: &mut Cx<'_>) {
         self.slots.submit(op, job, cx.ring);
     }
 
@@ -371,7 +416,7 @@ impl Disk {
 
 #[cfg(feature = "fault-injection")]
 impl Disk {
-    fn submit(&mut self, op: Op, job: Job, cx: &mut Cx<'_>) {
+    fn push(&mut self, op: Op, job: Job, cx: &mut Cx<'_>) {
         let kind = match op {
             Op::Read { .. } | Op::ReadStraight { .. } => Kind::Read,
             Op::Sync { .. } => Kind::Flush,
@@ -392,11 +437,101 @@ impl Disk {
         self.delayed = later;
         let due: Vec<_> = due;
         for (_, op, job) in due {
+            let (op, job) = self.lawful(op, job);
             self.slots.submit(op, job, cx.ring);
         }
     }
 
     fn delayed_until(&self) -> Option<Millis> {
         self.delayed.iter().map(|d| d.0).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kmod_shim::sys::{Owner, Ring};
+    use std::time::Duration;
+
+    const REQUEST: RequestId = RequestId(5);
+
+    fn disk() -> (tempfile::NamedTempFile, Disk) {
+        // A folder whose file system takes direct I/O.
+        let file = tempfile::NamedTempFile::new_in("/var/tmp").expect("a file");
+        file.as_file().set_len(1 << 20).expect("its size");
+        let partition = Partition::open(file.path(), Duration::ZERO).expect("a partition");
+        (file, Disk::new(Role::Data, partition, 1000))
+    }
+
+    /// A read that goes straight to a request's memory.
+    fn straight(disk: &Disk) -> (Op, Job) {
+        let lent = Some(Loan { request: REQUEST, epoch: disk.loans });
+        let extent = Extent::new(4096, 8192);
+        let mut job = Job { io: IoId(1), extent, step: Step::Sync, repeats: 0, lent };
+        (disk.read(&mut job, Some(3)), job)
+    }
+
+    #[test]
+    fn a_read_is_not_resubmitted_to_memory_that_may_be_anothers() {
+        let (_file, mut disk) = disk();
+        let (op, job) = straight(&disk);
+        let (op, job) = disk.lawful(op, job);
+        assert!(matches!(op, Op::ReadStraight { place: 3, .. }), "it is still lent");
+        assert!(disk.take_returned().is_empty());
+        disk.end_loans();
+        let (op, job) = disk.lawful(op, job);
+        let Op::Read { offset: 4096, range, .. } = op else { panic!("{op:?}") };
+        assert_eq!(range, 0..8192, "all of it");
+        assert!(job.lent.is_none());
+        assert_eq!(disk.take_returned(), [REQUEST]);
+        let (op, job) = straight(&disk);
+        assert!(matches!(disk.lawful(op, job).0, Op::ReadStraight { .. }), "lent anew");
+    }
+
+    /// Also the rest of one that came in parts.
+    #[test]
+    fn the_rest_of_a_read_goes_where_it_may() {
+        let (_file, mut disk) = disk();
+        let mut ring = Ring::new().expect("a ring");
+        let mut out = VecDeque::new();
+        let (op, job) = straight(&disk);
+        disk.open.insert(job.io, Open { late: false, kind: Counted::Read, bytes: 8192, at: 0 });
+        disk.end_loans();
+        let mut tagged = ring.owner(Owner::DATA);
+        let mut cx = Cx { now: Millis(0), micros: 0, ring: &mut tagged, out: &mut out };
+        disk.go_on(job, op, 4096, &mut cx);
+        assert_eq!(disk.take_returned(), [REQUEST]);
+        let mut done = Vec::new();
+        while out.is_empty() {
+            ring.wait(Some(Duration::from_secs(10)), &mut done).expect("the ring works");
+            let (_, cqe) = done.pop().expect("the read ends");
+            let mut tagged = ring.owner(Owner::DATA);
+            let mut cx = Cx { now: Millis(0), micros: 0, ring: &mut tagged, out: &mut out };
+            disk.on_cqe(&cqe, &mut cx);
+        }
+        let Some(Event::DataDone { result: Ok(Some(data)), .. }) = out.pop_front() else {
+            panic!("bytes of its own")
+        };
+        assert_eq!(data.len(), 8192);
+    }
+
+    #[test]
+    fn a_disk_hangs_until_what_was_given_up_has_ended() {
+        let (_file, mut disk) = disk();
+        let mut ring = Ring::new().expect("a ring");
+        let mut out = VecDeque::new();
+        let (_, job) = straight(&disk);
+        disk.open.insert(job.io, Open { late: false, kind: Counted::Read, bytes: 8192, at: 0 });
+        disk.limits.push_back((Millis(1000), job.io));
+        let mut tagged = ring.owner(Owner::DATA);
+        let mut cx = Cx { now: Millis(999), micros: 0, ring: &mut tagged, out: &mut out };
+        disk.expire(&mut cx);
+        assert!(!disk.hangs());
+        cx.now = Millis(1000);
+        disk.expire(&mut cx);
+        assert!(disk.hangs());
+        disk.end(job, Ok(None), &mut cx);
+        assert!(!disk.hangs());
+        assert_eq!(disk.take_returned(), [REQUEST]);
     }
 }

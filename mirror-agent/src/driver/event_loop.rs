@@ -59,6 +59,8 @@ pub(super) struct EventLoop<M> {
     cluster: Disk,
     net: Net,
     front: Option<Front>,
+    /// Front ends that are closed to everybody, but have something to bring to its end.
+    leftovers: Vec<Box<dyn FrontEnd>>,
     /// The device must fail: so must one of an earlier agent that is yet to be taken over.
     failed: bool,
     orders: Receiver<Order>,
@@ -96,6 +98,7 @@ impl<M: Machine> EventLoop<M> {
             cluster: Disk::new(Role::Meta, config.cluster, disk_limit_ms),
             net: Net::new(config.net)?,
             front: None,
+            leftovers: Vec::new(),
             failed: false,
             orders,
             eventfd: Arc::new(wake.as_fd().try_clone_to_owned()?),
@@ -172,6 +175,7 @@ impl<M: Machine> EventLoop<M> {
             Owner::META => self.cluster_do(|disk, cx| disk.on_cqe(&cqe, cx)),
             Owner::NET => self.net_do(|net, cx| net.on_cqe(&cqe, cx)),
             Owner::FRONT_END => {
+                self.leftovers_do(|end, ring| end.on_cqe(cqe.clone(), ring, &mut Vec::new()));
                 self.front_do(|end, ring, out| end.on_cqe(cqe, ring, out));
             }
             _ => {
@@ -257,6 +261,7 @@ impl<M: Machine> EventLoop<M> {
             }
             Action::FailDevice => {
                 self.failed = true;
+                self.data.end_loans();
                 self.front_do(|end, ring, _| end.fail(ring));
                 self.owe(Report::DeviceFailed);
             }
@@ -270,9 +275,10 @@ impl<M: Machine> EventLoop<M> {
         }
     }
 
-    /// The memory of the request that a read is for, if the bytes can go straight there.
+    /// The memory of the request that a read is for, if the bytes can go straight there. Of a disk
+    /// that hangs nobody knows when the memory would come back.
     fn lend(&mut self, (io, op): (IoId, &DataOp)) -> Option<Lent> {
-        if *op != DataOp::Read {
+        if *op != DataOp::Read || self.data.hangs() {
             return None;
         }
         let request = self.machine.read_for(io)?;
@@ -283,6 +289,7 @@ impl<M: Machine> EventLoop<M> {
     /// Gives back the memory of requests that no read uses any more.
     fn give_back(&mut self) {
         for request in self.data.take_returned() {
+            self.leftovers_do(|end, ring| end.given_back(request, ring));
             self.front_do(|end, ring, _| end.given_back(request, ring));
         }
     }
@@ -329,6 +336,7 @@ impl<M: Machine> EventLoop<M> {
                 Ok(Order::OpenFrontEnd(spec, answer)) => self.open_front_end(&spec, answer),
                 Ok(Order::CloseFrontEnd(answer)) => self.close_front_end(Some(answer), now.mono),
                 Ok(Order::Leave) => {
+                    self.data.end_loans();
                     self.front = None;
                     self.stop(now.mono);
                 }
@@ -403,13 +411,15 @@ impl<M: Machine> EventLoop<M> {
         let Some(closing) = &mut front.closing else { return };
         if closing.deadline.is_some_and(|d| d <= now.mono) {
             closing.deadline = None;
+            self.data.end_loans();
             front.end.stop(&mut self.ring.owner(Owner::FRONT_END));
         }
         if front.end.is_stopped() {
             for answer in closing.answers.drain(..) {
                 let _ = answer.send(()); // whoever asked may be gone
             }
-            self.front = None;
+            let rest = self.front.take().filter(|front| !front.end.is_over());
+            self.leftovers.extend(rest.map(|front| front.end));
             self.count.forget_requests();
         }
     }
@@ -434,7 +444,10 @@ impl<M: Machine> EventLoop<M> {
     }
 
     fn hear_complaints(&mut self) {
-        while let Some(what) = self.front.as_mut().and_then(|f| f.end.complaint()) {
+        let front = self.front.iter_mut().map(|front| &mut front.end);
+        let all = front.chain(&mut self.leftovers);
+        let said: Vec<_> = all.flat_map(|end| std::iter::from_fn(|| end.complaint())).collect();
+        for what in said {
             tracing::error!("{what}");
             self.tell(Report::FrontEnd(what));
         }
@@ -492,6 +505,12 @@ impl<M: Machine> EventLoop<M> {
             // Full: what the agent does not take, it has enough of.
             let _ = self.reports.try_send(Report::Net(note));
         }
+    }
+
+    fn leftovers_do(&mut self, work: impl Fn(&mut dyn FrontEnd, &mut dyn Submitter)) {
+        let ring = &mut self.ring.owner(Owner::FRONT_END);
+        self.leftovers.iter_mut().for_each(|end| work(end.as_mut(), ring));
+        self.leftovers.retain(|end| !end.is_over());
     }
 
     fn front_do(

@@ -5,7 +5,7 @@ use crate::host::command::Runner;
 use crate::host::error::HostError;
 use crate::host::survivor::{self, DeviceRecord, Verdict, Wanted};
 use crate::host::watchdog;
-use kmod_shim::ublk::{self, UblkSpec};
+use kmod_shim::ublk::{self, DeviceState, UblkSpec};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -91,9 +91,15 @@ impl Place {
         *self.lock() = None;
     }
 
-    /// The front end was closed: forgets the device if it is really gone.
+    /// The front end was closed: forgets the device if it is really gone, or is just going: of that
+    /// the driver does not say much, and nobody can do more for it.
     pub(super) fn closed(&self) {
         let Some(record) = self.lock().take() else { return };
+        if matches!(ublk::state(record.number), Ok(Some((mark, DeviceState::Live))) if mark == record.mark)
+        {
+            let _ = record.forget(&self.settings.run_dir); // the next device's takes its place
+            return;
+        }
         match survivor::look(&record, true, None) {
             Ok(Verdict::Gone(_)) => {
                 if let Err(e) = record.forget(&self.settings.run_dir) {

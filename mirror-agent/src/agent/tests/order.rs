@@ -65,6 +65,22 @@ async fn a_second_activation_is_refused_and_leaves_the_first_alone() {
     assert_eq!(lab.fake.journal.take().len(), 4);
 }
 
+/// What holds the device hangs: that is said, and the mirror stays what it is until the next try.
+#[tokio::test]
+async fn a_device_that_does_not_close_is_not_waited_for_without_end() {
+    let lab = lab("").await;
+    activate(&lab, false).await.expect("activated");
+    lab.fake.journal.take();
+    lab.fake.fail(&["end of close front end"]);
+    let refused = lab.mirror.deactivate().await.expect_err("it hangs");
+    assert_eq!(refused.code, MdCode::Timeout);
+    assert!(refused.message.contains("/dev/NMP1 was not closed within"), "{}", refused.message);
+    assert_eq!(lab.fake.journal.take(), ["umount", "detach", "close front end"]);
+    lab.fake.fail(&[]);
+    lab.mirror.deactivate().await.expect("deactivated");
+    assert_eq!(lab.fake.journal.take(), ["close front end", "Deactivate"]);
+}
+
 /// Each step of the activation fails in turn: everything from there down is undone in reverse.
 #[tokio::test]
 async fn a_failed_step_is_rolled_back_in_reverse() {

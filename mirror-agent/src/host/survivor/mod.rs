@@ -77,7 +77,7 @@ fn device_of(record: &DeviceRecord, boot: &str) -> Result<Option<DeviceInfo>, Ho
 /// Code 30: the driver is not there; 89: all numbers are taken.
 pub fn free_number(nmp: u32) -> Result<u32, HostError> {
     for number in candidates(nmp) {
-        let device = ublk::inspect(number).map_err(HostError::system("/dev/ublk-control"))?;
+        let device = ublk::state(number).map_err(HostError::system("/dev/ublk-control"))?;
         if device.is_none() {
             return Ok(number);
         }
