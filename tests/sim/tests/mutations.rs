@@ -175,7 +175,7 @@ finds! {
     is_fenced: Fenced in fenced(), 20;
     grown_dirty: GrownDirty in growing(), 20;
     grown_incomplete: GrownIncomplete in growing(), 20;
-    grown_both: GrownBoth in growing(), 1000;
+    grown_both: GrownBoth in growing(), 2000;
 }
 
 /// No rule is left out: each is noticed by seeds or by a scenario.
