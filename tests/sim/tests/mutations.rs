@@ -146,7 +146,7 @@ finds! {
     flush_both: FlushBoth in crashes(), 20;
     fua_both: FuaBoth in everything(), 1000;
     overlap: Overlap in crashes(), 20;
-    settle_active: SettleActive in crashes(), 400;
+    settle_active: SettleActive in crashes(), 1500;
     settle_uninterrupted: SettleUninterrupted in crashes(), 200;
     abnormal_source: AbnormalSource in everything(), 900;
     abnormal_active: AbnormalActive in everything(), 300;
