@@ -48,6 +48,35 @@ pub(super) enum Then {
     Detached(ConnId),
 }
 
+impl Then {
+    /// The connection that the step belongs to; `None` = it goes on whatever becomes of that.
+    pub(super) const fn connection(self) -> Option<ConnId> {
+        match self {
+            Self::Offer(conn)
+            | Self::Accept(conn)
+            | Self::Open(conn)
+            | Self::Owed(conn)
+            | Self::CopyReady(conn)
+            | Self::StopNoted(conn)
+            | Self::Adopt(conn)
+            | Self::Adopted(conn)
+            | Self::CopyDone(conn)
+            | Self::Ask(conn, _)
+            | Self::Granted(conn, _)
+            | Self::Detach(conn)
+            | Self::Detached(conn) => Some(conn),
+            Self::Alone
+            | Self::Activated
+            | Self::Deactivated
+            | Self::Forced { .. }
+            | Self::Noted(_)
+            | Self::Stopped
+            | Self::ErrorRecorded
+            | Self::Grown(_) => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum MetaIo {
     CopyA,

@@ -148,6 +148,14 @@ pub struct Mirror {
     waits: waits::Watch,
 }
 
+/// Names for operations, counting on from `last`.
+fn next_io(last: &mut u64) -> impl FnMut() -> IoId + '_ {
+    || {
+        *last += 1;
+        IoId(*last)
+    }
+}
+
 impl Mirror {
     /// A mirror in the state that `setup` was loaded with, without contact, and inactive unless it
     /// resumes ([`Setup::resume`]). A resumed one is in the state of an active side that has just
@@ -295,11 +303,7 @@ impl Mirror {
         self.advance_operator();
         self.advance_growth();
         self.run_ready();
-        let next_id = &mut self.next_id;
-        let next_io = || {
-            *next_id += 1;
-            IoId(*next_id)
-        };
+        let next_io = next_io(&mut self.next_id);
         if let Err(why) = self.meta.pump(next_io, &mut self.out) {
             self.record_refused(why);
         }
@@ -324,18 +328,21 @@ impl Mirror {
     }
 
     fn continue_with(&mut self, then: Then) {
+        if then.connection().is_some_and(|conn| !self.is_current(conn)) {
+            return; // it is gone, and the step with it
+        }
         match then {
-            Then::Offer(conn) if self.is_current(conn) => self.send_offer(),
-            Then::Accept(conn) if self.is_current(conn) => self.send_accept(),
-            Then::Open(conn) if self.is_current(conn) => self.send_opened(),
-            Then::Owed(conn) if self.is_current(conn) => self.send_verdict(),
-            Then::CopyReady(conn) if self.is_current(conn) => self.send_copy_ready(),
-            Then::StopNoted(conn) if self.is_current(conn) => self.send(Message::CopyReady),
-            Then::Adopt(conn) if self.is_current(conn) => self.send_adopt(),
-            Then::Adopted(conn) if self.is_current(conn) => self.send_adopted(),
-            Then::CopyDone(conn) if self.is_current(conn) => self.end_copy(),
-            Then::Ask(conn, number) if self.is_current(conn) => self.send_ask(number),
-            Then::Granted(conn, number) if self.is_current(conn) => self.send_grant(number),
+            Then::Offer(_) => self.send_offer(),
+            Then::Accept(_) => self.send_accept(),
+            Then::Open(_) => self.send_opened(),
+            Then::Owed(_) => self.send_verdict(),
+            Then::CopyReady(_) => self.send_copy_ready(),
+            Then::StopNoted(_) => self.send(Message::CopyReady),
+            Then::Adopt(_) => self.send_adopt(),
+            Then::Adopted(_) => self.send_adopted(),
+            Then::CopyDone(_) => self.end_copy(),
+            Then::Ask(_, number) => self.send_ask(number),
+            Then::Granted(_, number) => self.send_grant(number),
             Then::Alone => self.alone_recorded(),
             Then::Activated => self.activation_recorded(),
             Then::Deactivated => self.deactivation_recorded(),
@@ -343,23 +350,9 @@ impl Mirror {
             Then::Noted(id) => self.note_recorded(id),
             Then::Stopped => self.stop_recorded(),
             Then::Grown(id) => self.growth_recorded(id),
-            Then::Detach(conn) if self.is_current(conn) => self.send_detach(),
-            Then::Detached(conn) if self.is_current(conn) => self.send_detached(),
+            Then::Detach(_) => self.send_detach(),
+            Then::Detached(_) => self.send_detached(),
             Then::ErrorRecorded => self.notice(Notice::ErrorRecorded { durable: true }),
-            // The connection that the step belonged to is gone.
-            Then::Offer(_)
-            | Then::Accept(_)
-            | Then::Open(_)
-            | Then::Owed(_)
-            | Then::CopyReady(_)
-            | Then::StopNoted(_)
-            | Then::Adopt(_)
-            | Then::Adopted(_)
-            | Then::CopyDone(_)
-            | Then::Ask(..)
-            | Then::Detach(_)
-            | Then::Detached(_)
-            | Then::Granted(..) => {}
         }
     }
 
@@ -375,11 +368,7 @@ impl Mirror {
     }
 
     fn on_meta(&mut self, io: IoId, ok: bool) {
-        let next_id = &mut self.next_id;
-        let next_io = || {
-            *next_id += 1;
-            IoId(*next_id)
-        };
+        let next_io = next_io(&mut self.next_id);
         let ours = self.meta.done(io, ok, next_io, &mut self.out);
         if ours && !ok && holds(Rule::MetaFails) {
             self.disk_failed(true, "write", 0);

@@ -22,14 +22,6 @@ fn shown(record: Record) -> Card {
     Card { wants_recovery: false, ..Rig::new(record).card() }
 }
 
-/// The first server's way into session `number` with a peer that shows `theirs`.
-fn open(first: &mut Rig, theirs: Card, number: u64) {
-    first.connect();
-    first.agree_with(theirs);
-    first.receive(0, Message::Offer { session: SessionNo(number) });
-    first.receive(0, Message::Opened { session: SessionNo(number) });
-}
-
 /// The peer has sent its marks and has recorded that it is half copied.
 fn copy_begins(first: &mut Rig, number: u64) {
     first.receive(number, Message::MarksEnd);
@@ -57,7 +49,7 @@ fn half_copied(source: &Record) -> Card {
 fn meets(record: Record, theirs: Card) -> Rig {
     let number = record.session.0.max(theirs.record.session.0) + 1;
     let mut first = Rig::tuned(record, reluctant());
-    open(&mut first, theirs, number);
+    first.open(theirs, number);
     copy_begins(&mut first, number);
     first
 }
@@ -103,14 +95,14 @@ fn a_construction_whose_end_was_not_heard_of_ends_in_the_next_session() {
     record.bases = [record.generation, None];
     let theirs = Rig::new(record).card();
     let mut first = Rig::new(source);
-    open(&mut first, theirs.clone(), 2);
+    first.open(theirs.clone(), 2);
     assert_eq!(first.finished, [(CopyKind::Initial, true)]);
     assert!(!first.status().constructing);
     first.lose_peer();
     first.wait(60_000);
     let mut theirs = theirs;
     theirs.record.session = SessionNo(2);
-    open(&mut first, theirs, 3);
+    first.open(theirs, 3);
     assert_eq!(first.finished.len(), 1);
 }
 
@@ -122,7 +114,7 @@ fn what_was_used_or_forced_is_no_construction() {
         let mut record = cut();
         change(&mut record);
         let mut first = Rig::tuned(record, tuning);
-        open(&mut first, shown(blank(Side::Second)), 2);
+        first.open(shown(blank(Side::Second)), 2);
         copy_begins(&mut first, 2);
         first.began
     };
@@ -141,7 +133,7 @@ fn what_was_used_or_forced_is_no_construction() {
 fn a_construction_that_ends_in_use_owes_nothing() {
     let ends = |used: bool| {
         let mut first = Rig::new(blank(Side::First));
-        open(&mut first, Rig::new(blank(Side::Second)).card(), 1);
+        first.open(Rig::new(blank(Side::Second)).card(), 1);
         copy_begins(&mut first, 1);
         if used {
             first.command(Command::Activate { peer_down: false, peer_seen_active: None });

@@ -2,25 +2,18 @@
 //! the end of a connection in an adoption.
 
 use super::constructed;
-use super::rig::Rig;
-use mirror_core::buf::Buf;
+use super::rig::{Rig, write};
 use mirror_core::command::Command;
 use mirror_core::direction::{Row, judge};
-use mirror_core::io::{Request, RequestId, RequestOp};
 use mirror_core::mirror::Tuning;
 use mirror_core::record::Card;
-use mirror_core::units::{ActivationNo, Extent, Generation, Id16, SessionNo, Side};
+use mirror_core::units::{ActivationNo, Generation, Id16, SessionNo, Side};
 use mirror_core::wire::Message;
 
 const ACTIVATE: Command = Command::Activate { peer_down: false, peer_seen_active: None };
 
 fn fenced() -> Tuning {
     Tuning { fenced: true, ..Tuning::default() }
-}
-
-fn write() -> Request {
-    let op = RequestOp::Write(Buf::copied_from(&[7; 4096]));
-    Request { id: RequestId(1), op, extent: Extent::new(0, 4096), fua: false }
 }
 
 /// The card of a second server in the state of [`constructed`].
@@ -58,7 +51,7 @@ fn a_word_that_the_peer_is_off_ends_with_contact() {
     let mut first = Rig::tuned(constructed(Side::First), fenced());
     first.command(Command::Activate { peer_down: true, peer_seen_active: None });
     first.wait(60_000);
-    first.request(write());
+    first.request(write(1));
     first.wait(60_000);
     assert_eq!(first.said, ["Ok(Activated)", "Ok(())"]);
     let mut theirs = second();
@@ -68,7 +61,7 @@ fn a_word_that_the_peer_is_off_ends_with_contact() {
     let told = first.told_peer;
     assert!(told > 0);
     first.lose_peer();
-    first.request(write());
+    first.request(write(1));
     first.wait(1000);
     assert_eq!(first.said.len(), 2);
     let session = first.record().session;
@@ -137,7 +130,7 @@ fn a_stop_waits_for_an_activation_that_is_being_recorded() {
     assert!(second.said.is_empty());
     second.end_meta();
     second.end_meta();
-    second.request(write());
+    second.request(write(1));
     assert_eq!(second.said, ["Ok(Activated)", "Ok(Stopped)", "Err(Inactive)"]);
     assert!(!second.record().active);
 }

@@ -1,8 +1,7 @@
 //! A device that outlives its agent: who may serve it, and what that needs.
 
 use crate::constructed;
-use crate::rig::{BOOT, Rig};
-use mirror_core::buf::Buf;
+use crate::rig::{BOOT, Rig, flush, write};
 use mirror_core::command::Command;
 use mirror_core::direction::Row;
 use mirror_core::io::{Request, RequestId, RequestOp};
@@ -34,21 +33,12 @@ fn theirs() -> mirror_core::record::Card {
     card
 }
 
-fn write(id: u64) -> Request {
-    let data = Buf::copied_from(&[7; 4096]);
-    Request { id: RequestId(id), op: RequestOp::Write(data), extent: extent(), fua: false }
-}
-
 fn extent() -> Extent {
     Extent::new(0, 4096)
 }
 
 fn read(id: u64) -> Request {
     Request { id: RequestId(id), op: RequestOp::Read, extent: extent(), fua: false }
-}
-
-fn flush(id: u64) -> Request {
-    Request { id: RequestId(id), op: RequestOp::Flush, extent: Extent::default(), fua: false }
 }
 
 fn copy(message: &Message) -> Option<u64> {
@@ -61,14 +51,6 @@ fn written(message: &Message) -> Option<u64> {
 
 fn flushed(message: &Message) -> Option<u64> {
     if let Message::Flush { id } = message { Some(*id) } else { None }
-}
-
-/// The first server's way into session 11 with a peer that shows `card`.
-fn open(first: &mut Rig, card: mirror_core::record::Card) {
-    first.connect();
-    first.agree_with(card);
-    first.receive(0, Message::Offer { session: SessionNo(11) });
-    first.receive(0, Message::Opened { session: SessionNo(11) });
 }
 
 #[test]
@@ -238,7 +220,7 @@ fn a_side_that_went_alone_does_not_give_way() {
 fn a_read_of_a_marked_region_waits_until_it_is_settled() {
     let mut first = Rig::resuming(orphaned(), &[0], Tuning::default());
     first.request(read(1));
-    open(&mut first, theirs());
+    first.open(theirs(), 11);
     first.receive(11, Message::MarksEnd);
     assert!(first.has_sent(|m| matches!(m, Message::CopyStart { complete: true, .. })));
     first.request(read(2));
@@ -254,7 +236,7 @@ fn other_reads_go_on_at_contact() {
     let mut first = Rig::resuming(orphaned(), &[3], Tuning::default());
     first.request(read(1));
     assert_eq!(first.said, ["resumed"]);
-    open(&mut first, theirs());
+    first.open(theirs(), 11);
     first.receive(11, Message::MarksEnd);
     first.receive(11, Message::CopyReady);
     assert_eq!(first.said[1..], ["Ok(())"]);
@@ -263,7 +245,7 @@ fn other_reads_go_on_at_contact() {
 /// An active first server in session 11.
 fn in_session() -> Rig {
     let mut first = resumed(orphaned());
-    open(&mut first, theirs());
+    first.open(theirs(), 11);
     first
 }
 

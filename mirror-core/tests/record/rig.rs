@@ -2,17 +2,29 @@
 
 use mirror_core::buf::Buf;
 use mirror_core::command::Command;
-use mirror_core::io::{Action, CommandId, ConnId, DataOp, Event, IoId, Notice, Request, RequestId};
+use mirror_core::io::{
+    Action, CommandId, ConnId, DataOp, Event, IoId, Notice, Request, RequestId, RequestOp,
+};
 use mirror_core::marks::Marks;
 use mirror_core::mirror::{Mirror, Setup, Tuning};
 use mirror_core::record::{Card, Record};
 use mirror_core::status::{CopyKind, MirrorStatus};
-use mirror_core::units::{Id16, Millis, Now, SessionNo, regions_in};
+use mirror_core::units::{Extent, Id16, Millis, Now, SessionNo, regions_in};
 use mirror_core::wire::{Frame, Message, PeerHello};
 
 pub(crate) const CAPACITY: u64 = 64 << 20;
 pub(crate) const BOOT: Id16 = Id16([3; 16]);
 const CONN: ConnId = ConnId(7);
+
+/// The first block is written.
+pub(crate) fn write(id: u64) -> Request {
+    let op = RequestOp::Write(Buf::copied_from(&[7; 4096]));
+    Request { id: RequestId(id), op, extent: Extent::new(0, 4096), fua: false }
+}
+
+pub(crate) fn flush(id: u64) -> Request {
+    Request { id: RequestId(id), op: RequestOp::Flush, extent: Extent::default(), fua: false }
+}
 
 pub(crate) struct Rig {
     mirror: Mirror,
@@ -235,6 +247,14 @@ impl Rig {
     pub(crate) fn receive(&mut self, session: u64, message: Message) {
         let frame = Frame { session: SessionNo(session), settled: 0, message };
         self.handle(Event::Frame { conn: CONN, frame });
+    }
+
+    /// The first server's way into session `number` with a peer that shows `theirs`.
+    pub(crate) fn open(&mut self, theirs: Card, number: u64) {
+        self.connect();
+        self.agree_with(theirs);
+        self.receive(0, Message::Offer { session: SessionNo(number) });
+        self.receive(0, Message::Opened { session: SessionNo(number) });
     }
 
     /// The peer answers every copy and flush, those that follow, too.

@@ -172,8 +172,7 @@ impl Node {
         })
     }
 
-    /// A byte of the bitmap goes bad, or of one of two equal copies of the record. The newer of two
-    /// that differ may be all that says what was answered.
+    /// A byte of the bitmap goes bad, or of a copy of the record beside a good one.
     pub fn rot(&mut self, rng: &mut Rng) -> Option<&'static str> {
         let block = BLOCK_BYTES as u64;
         self.durable_record().ok().flatten()?;
@@ -182,8 +181,15 @@ impl Node {
             return Some("the bitmap");
         }
         let [a, b] = self.copies();
-        let at = if rng.chance(500) { SUPERBLOCK_A } else { SUPERBLOCK_B };
-        if a != b || !matches!(load(&a, &b), Loaded::Valid { .. }) {
+        let first = rng.chance(500);
+        let (at, hit, other) = if first { (SUPERBLOCK_A, &a, &b) } else { (SUPERBLOCK_B, &b, &a) };
+        let good = |copy: &[u8]| match load(copy, &[]) {
+            Loaded::Valid { record, .. } => Some(record),
+            Loaded::NeverUsed | Loaded::Broken(_) => None,
+        };
+        let (hit, other) = (good(hit), good(other)?);
+        // A force that was interrupted is taken for done when one copy has it.
+        if hit.is_some_and(|r| r.forced_at.is_some() && r.generation != other.generation) {
             return None;
         }
         self.cluster.rot(at, block, rng);

@@ -69,10 +69,12 @@ impl World {
                 }
             }
             (Some(Pending::Vouched), Ok(Done::Noted)) => self.promises.vouched[node] = true,
-            (Some(Pending::Force), Ok(done)) => {
+            (Some(Pending::Force), Ok(_)) => {
                 self.nodes[node].resumed = false;
                 self.forced(node, &ordered.unwrap_or_default());
-                self.oracle.outlawed[1 - node] = done == Done::ForcedAlone;
+                // In contact the other one is inactive, and an activation ends this; but its next agent
+                // may resume what the force has overruled.
+                self.oracle.outlawed[1 - node] = true;
             }
             (Some(Pending::Told { session }), Ok(Done::Noted)) => {
                 let (to, after) = (1 - node, 100 + self.rng.below(2000));

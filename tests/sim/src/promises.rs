@@ -231,8 +231,12 @@ impl World {
         }
     }
 
-    /// The side that has gone on alone is never copied to without the operator's word.
+    /// The side that has gone on alone is never copied to without the operator's word. Nothing is copied
+    /// before both are in the session: the last word of an agreement may outlive the side that gave it.
     fn older_over_newer(&mut self, node: usize) {
+        if !self.in_session() {
+            return;
+        }
         let now = self.now();
         let Some(status) = self.nodes[node].mirror.as_ref().map(|m| m.status(now)) else { return };
         let target = status.recovery.map(|r| r.target);

@@ -146,7 +146,7 @@ finds! {
     flush_both: FlushBoth in crashes(), 20;
     fua_both: FuaBoth in everything(), 1000;
     overlap: Overlap in crashes(), 20;
-    settle_active: SettleActive in crashes(), 400;
+    settle_active: SettleActive in crashes(), 1500;
     settle_uninterrupted: SettleUninterrupted in crashes(), 200;
     abnormal_source: AbnormalSource in everything(), 900;
     abnormal_active: AbnormalActive in everything(), 300;
@@ -175,7 +175,7 @@ finds! {
     is_fenced: Fenced in fenced(), 20;
     grown_dirty: GrownDirty in growing(), 20;
     grown_incomplete: GrownIncomplete in growing(), 20;
-    grown_both: GrownBoth in growing(), 1000;
+    grown_both: GrownBoth in growing(), 2000;
 }
 
 /// No rule is left out: each is noticed by seeds or by a scenario.
