@@ -7,7 +7,7 @@ mod rows;
 use crate::layout::time;
 use jiff::tz::TimeZone;
 use mirror_agent::ctl::{MirrorReport, Past, Story};
-use mirror_core::status::{Color, LinkStatus, Marked, Phase, RecoveryStatus};
+use mirror_core::status::{Color, LinkStatus, Marked, Phase};
 
 /// Ranges of each server that are shown; `--json` has more.
 const RANGES_SHOWN: usize = 12;
@@ -16,13 +16,13 @@ const RANGES_SHOWN: usize = 12;
 #[must_use]
 pub fn story(story: &Story, zone: &TimeZone) -> String {
     let report = &story.report;
-    let mut parts = vec![format!("{}: {}", report.name, state(report))];
+    let mut parts = vec![format!("{}: {}", report.name, state(story))];
     parts.push(past(&story.past, zone));
     parts.push(format!("At risk now: {}", risk(story, zone)));
     if has_parted(report) {
         parts.push(written(story, zone));
     }
-    parts.push(format!("Next: {}", next::step(report)));
+    parts.push(format!("Next: {}", next::step(report, growth(&story.past))));
     let mut text = parts.join("\n\n");
     text.push('\n');
     text
@@ -43,7 +43,40 @@ fn has_parted(report: &MirrorReport) -> bool {
     s.both_active || (s.needs_force && apart)
 }
 
-fn state(report: &MirrorReport) -> String {
+/// The server that goes on with the disk of the other, its own having failed. A disk error ends a
+/// session in every other case.
+fn detached(report: &MirrorReport) -> Option<usize> {
+    let s = &report.status;
+    let failed = |n: usize| s.sides[n].disk_error == Some(true);
+    let serves = |n: usize| is_active(report, n) && s.sides[1 - n].color == Color::Green;
+    (0..2).find(|&n| s.link == LinkStatus::Session && failed(n) && !failed(1 - n) && serves(n))
+}
+
+/// The server whose disk has failed.
+fn failed(report: &MirrorReport) -> Option<usize> {
+    (0..2).find(|&n| report.status.sides[n].disk_error == Some(true))
+}
+
+/// What is left to do of a growth (`clpmdctrl --resize`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Growth {
+    /// What was added is to be copied.
+    Copy,
+    /// The other server has still to hear of it.
+    Tell,
+}
+
+fn growth(past: &[Past]) -> Option<Growth> {
+    past.iter().rev().find_map(|step| match step.kind.as_str() {
+        "recovery-finished" => Some(None),
+        "grown" => Some(Some(Growth::Copy)),
+        "grows-later" => Some(Some(Growth::Tell)),
+        _ => None,
+    })?
+}
+
+fn state(story: &Story) -> String {
+    let report = &story.report;
     let s = &report.status;
     let [first, second] = &report.servers;
     let me = &report.servers[local(report)];
@@ -53,7 +86,8 @@ fn state(report: &MirrorReport) -> String {
         _ if has_parted(report) => format!(
             "{first} and {second} have both written since they parted (split brain); neither is touched until you choose."
         ),
-        Phase::Recovering => recovering(s.recovery.as_ref(), &report.servers),
+        _ if detached(report).is_some() => without_a_disk(report),
+        Phase::Recovering => recovering(story),
         Phase::Normal if s.link == LinkStatus::Session => {
             "both servers hold the same data, and every write goes to both.".to_owned()
         }
@@ -74,6 +108,12 @@ fn state(report: &MirrorReport) -> String {
         LinkStatus::Negotiating => " The servers are just agreeing.",
         LinkStatus::Parked => " The servers are in contact, but do not mirror.",
     };
+    if s.phase != Phase::Recovering && growth(&story.past) == Some(Growth::Tell) {
+        text += &format!(
+            " It is growing: {me} has recorded the new size ({}), {peer} takes it when they are in contact.",
+            size(s.size)
+        );
+    }
     if s.separated {
         text += " An operator keeps them apart (clpmdctrl --break).";
     }
@@ -86,11 +126,27 @@ fn state(report: &MirrorReport) -> String {
     }
 }
 
-fn recovering(recovery: Option<&RecoveryStatus>, servers: &[String; 2]) -> String {
-    let Some(r) = recovery else { return "a recovery is about to begin.".to_owned() };
-    let name = |index: usize| servers[index.min(1)].as_str();
+/// Where the mirror is served from while `disk_error = "detach"` has an effect.
+fn without_a_disk(report: &MirrorReport) -> String {
+    let n = detached(report).unwrap_or_default();
+    let (bad, good) = (&report.servers[n], &report.servers[1 - n]);
     format!(
-        "what differs is being copied from {} to {} ({} % of {}).",
+        "the disk of {bad} has failed, and {bad} goes on with the disk of {good} (disk_error = \"detach\"). Nothing is mirrored: {good} has the only copy."
+    )
+}
+
+fn recovering(story: &Story) -> String {
+    let report = &story.report;
+    let Some(r) = &report.status.recovery else {
+        return "a recovery is about to begin.".to_owned();
+    };
+    let what = match growth(&story.past) {
+        Some(_) => "the mirror has grown, and what was added",
+        None => "what differs",
+    };
+    let name = |index: usize| report.servers[index.min(1)].as_str();
+    format!(
+        "{what} is being copied from {} to {} ({} % of {}).",
         name(r.source),
         name(r.target),
         r.percent,
@@ -106,6 +162,14 @@ fn abnormal(report: &MirrorReport) -> String {
             report.servers[*one],
             report.servers[1 - one]
         ),
+        [] if failed(report).is_some() => {
+            let n = failed(report).unwrap_or_default();
+            format!(
+                "the disk of {} has failed, and it serves nothing; what {} has is not known here.",
+                report.servers[n],
+                report.servers[1 - n]
+            )
+        }
         _ => "nobody can tell by itself which server holds the latest data.".to_owned(),
     }
 }
@@ -131,6 +195,12 @@ fn risk(story: &Story, zone: &TimeZone) -> String {
     if has_parted(report) {
         return "each server alone has what it wrote since they parted; whichever is lost or not chosen takes that with it.".to_owned();
     }
+    if let Some(n) = detached(report) {
+        let (bad, good) = (&report.servers[n], &report.servers[1 - n]);
+        return format!(
+            "the work on {bad}. If {good} or the mirror connect failed now, everything on {bad} would get errors and stop; nothing that was acknowledged would be lost, it is on the disk of {good}. If that disk failed, all would be lost."
+        );
+    }
     match (s.phase, s.recovery.as_ref()) {
         (Phase::Normal, _) if s.link == LinkStatus::Session => {
             "nothing. Either server may fail, and what was acknowledged is on the other.".to_owned()
@@ -139,6 +209,11 @@ fn risk(story: &Story, zone: &TimeZone) -> String {
             "nothing that this server knows of; but while they do not mirror, the next write is on one server only.".to_owned()
         }
         (Phase::NoConstruction, _) => "nothing: there is no data yet.".to_owned(),
+        (Phase::Recovering, Some(r)) if growth(&story.past).is_some() => format!(
+            "what is written to the part that was added is only on {} until the copy has ended, and {} cannot take over before. All the rest is on both.",
+            report.servers[r.source.min(1)],
+            report.servers[r.target.min(1)]
+        ),
         (Phase::Recovering, Some(r)) => format!(
             "only {} is complete until the copy has ended. If it failed now, {} alone could not be used.",
             report.servers[r.source.min(1)],
@@ -146,6 +221,14 @@ fn risk(story: &Story, zone: &TimeZone) -> String {
         ),
         _ => match green.as_slice() {
             [one] => lone(story, *one, zone),
+            [] if failed(report).is_some() => {
+                let n = failed(report).unwrap_or_default();
+                format!(
+                    "what {} has is not known here; nothing is written on {} any more.",
+                    report.servers[1 - n],
+                    report.servers[n]
+                )
+            }
             _ => "what the latest data is has to be decided first; until then nothing is copied and nothing is lost.".to_owned(),
         },
     }

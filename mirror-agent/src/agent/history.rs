@@ -13,6 +13,11 @@ const KEPT: usize = 24;
 /// Steps that may wait for those who follow them; of more only their number is told.
 const NEWS: usize = 64;
 
+/// Kind of the step with which a growth is complete; what was added is copied after it.
+pub(super) const GROWN: &str = "grown";
+/// Kind of the step with which a growth waits for the other server.
+pub(super) const GROWS_LATER: &str = "grows-later";
+
 /// A step under the name of its kind.
 pub(super) type News = (&'static str, Past);
 
@@ -42,6 +47,7 @@ impl History {
     /// Adds a step of this kind; the same one again is counted with the first.
     pub(super) fn happened(&self, kind: &'static str, what: impl Into<String>, rule: Option<&str>) {
         let step = Past {
+            kind: kind.to_owned(),
             at: Timestamp::now().as_second(),
             what: what.into(),
             rule: rule.map(str::to_owned),

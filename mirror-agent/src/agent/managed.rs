@@ -14,7 +14,7 @@ use crate::config::{Config, FileSystem, MirrorConfig};
 use crate::ctl::Refused;
 use crate::messages::{
     ActivateReason, DeactivateReason, Event, EventLog, Explained, MdCode, Operation, Parties,
-    blank_and_unsure, driver, explain, later,
+    blank_and_unsure, driver, explain, later, serves_the_other,
 };
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::direction::Row;
@@ -223,7 +223,16 @@ impl Managed {
             Err(refusal) => refusal,
         };
         let explained = explain(op, refusal, self.parties());
+        if refusal == Refusal::DiskFailed && self.serves_the_other().await {
+            return Err(self.said(serves_the_other(explained, self.parties())));
+        }
         Err(self.said(self.with_row(op, explained).await))
+    }
+
+    /// Whether the disk of the other server has failed, and not this one's.
+    async fn serves_the_other(&self) -> bool {
+        let failed = self.status().await.map(|s| s.sides.map(|side| side.disk_error == Some(true)));
+        failed.is_some_and(|f| f[1 - self.local] && !f[self.local])
     }
 
     /// Adds what the row of the direction table has to say.

@@ -1,7 +1,7 @@
 //! Requests of the tools and of the other agent, mapped to commands of the drivers.
 
 use super::managed::{How, Managed};
-use super::{Agent, Entry, changes, report};
+use super::{Agent, Entry, changes, history, report};
 use crate::config::{FileSystem, FrontEnd, MirrorConfig};
 use crate::ctl::{Answer, Change, Changes, Refused, Request, Response, Service, Story};
 use crate::messages::{Event, MdCode, Operation, later};
@@ -169,9 +169,20 @@ impl Agent {
 
     async fn resize(&self, name: &str) -> Result<Response, Refused> {
         let mirror = self.managed(name)?;
-        let done = mirror.command(Operation::Resize, Command::Resize).await?;
+        let size = || async { mirror.status().await.map(|s| s.size) };
+        let before = size().await;
+        let done = match mirror.command(Operation::Resize, Command::Resize).await {
+            Ok(done) => done,
+            Err(refused) => {
+                if size().await > before {
+                    let what = "the mirror is larger on record here; the other server follows when they are in contact";
+                    mirror.history.happened(history::GROWS_LATER, what, None);
+                }
+                return Err(refused);
+            }
+        };
         mirror.events.log(Event::later(later::EXTENDED, &[&mirror.device]));
-        mirror.history.note("the mirror has grown", None);
+        mirror.history.happened(history::GROWN, "the mirror has grown", None);
         let active = mirror.is_active().await == Some(true);
         let next = after_growth(&mirror.config, &mirror.device, active);
         Ok(Response::Done(format!("{} {next}", sentence(done, name))))

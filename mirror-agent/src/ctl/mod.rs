@@ -259,6 +259,9 @@ pub struct Story {
 /// One step of what happened.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Past {
+    /// Its kind, as in the stream of events.
+    #[serde(default)]
+    pub kind: String,
     /// When (the last time), seconds since 1970 UTC.
     pub at: i64,
     /// What.

@@ -17,7 +17,9 @@ pub use events::{
     RecoveryReason, StartReason, driver, later,
 };
 pub use notice::events_of;
-pub use refusal::{Explained, Operation, Parties, blank_and_unsure, explain, sentence};
+pub use refusal::{
+    Explained, Operation, Parties, blank_and_unsure, explain, sentence, serves_the_other,
+};
 pub use result::MdCode;
 pub use sink::{EventLog, Mail, Sinks};
 pub use table::Message;

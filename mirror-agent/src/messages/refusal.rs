@@ -115,6 +115,22 @@ pub fn blank_and_unsure(
     }
 }
 
+/// The disk that has failed is not this server's: the other one works with this one's disk.
+#[must_use]
+pub fn serves_the_other(refused: Explained, who: Parties<'_>) -> Explained {
+    let Parties { mirror, local, peer, .. } = who;
+    let mine = Refusal::DiskFailed.to_string();
+    let theirs =
+        format!("the disk of {peer} has failed, and {peer} works with the disk of {local}");
+    Explained {
+        message: refused.message.replace(&mine, &theirs),
+        next: format!(
+            "on {peer}: clpmdctrl --deactive {mirror}, on {local}: clpmdctrl --active {mirror}; then replace the disk of {peer}, then on it, with the agent stopped: clpmdchng --execute <disk device>"
+        ),
+        ..refused
+    }
+}
+
 /// The cause in words. Without contact only an activation asks who has the latest data.
 fn cause(operation: Operation, refusal: Refusal) -> String {
     match refusal {

@@ -1,20 +1,17 @@
 //! The one safe next command for a state.
 
-use super::{has_parted, is_active, local};
+use super::{Growth, failed, has_parted, is_active, local};
 use mirror_agent::ctl::MirrorReport;
 use mirror_core::status::{LinkStatus, Phase};
 
 /// What to do now.
-pub(super) fn step(report: &MirrorReport) -> String {
+pub(super) fn step(report: &MirrorReport, growth: Option<Growth>) -> String {
     let s = &report.status;
     let name = &report.name;
     let (me, peer) = (local(report), 1 - local(report));
     let server = |n: usize| &report.servers[n];
-    if let Some(bad) = (0..2).find(|&n| s.sides[n].disk_error == Some(true)) {
-        return format!(
-            "replace the disk of {}, then on it, with the agent stopped: clpmdchng --execute <disk device>",
-            server(bad)
-        );
+    if let Some(bad) = failed(report) {
+        return disk_failed(report, bad);
     }
     if has_parted(report) {
         return parted(report);
@@ -27,6 +24,9 @@ pub(super) fn step(report: &MirrorReport) -> String {
             "start the agent on both servers: the first construction runs by itself".to_owned()
         }
         (_, LinkStatus::Negotiating) => format!("wait a moment, then: clpmdstat --explain {name}"),
+        (Phase::Recovering, _) if growth.is_some() => format!(
+            "wait for it: clpmdctrl --rwait {name}; then make the file system larger: docs/operating.md, Change the size of a mirror"
+        ),
         (Phase::Recovering, _) => format!("wait for it: clpmdctrl --rwait {name}"),
         (Phase::Normal, LinkStatus::Session) if is_active(report, 0) || is_active(report, 1) => {
             "nothing".to_owned()
@@ -45,6 +45,22 @@ pub(super) fn step(report: &MirrorReport) -> String {
         }
         (Phase::Normal, _) => format!("wait a moment, then: clpmdstat --explain {name}"),
     }
+}
+
+/// What is active on the server goes to the other one first, also where it still works there.
+fn disk_failed(report: &MirrorReport, bad: usize) -> String {
+    let name = &report.name;
+    let [bad_name, good] = [bad, 1 - bad].map(|n| &report.servers[n]);
+    let first = if is_active(report, bad) {
+        format!(
+            "on {bad_name}: clpmdctrl --deactive {name}, on {good}: clpmdctrl --active {name}; then "
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "{first}replace the disk of {bad_name}, then on it, with the agent stopped: clpmdchng --execute <disk device>"
+    )
 }
 
 /// An operator has to choose. Force is refused while the server to be overwritten is active.
@@ -72,7 +88,10 @@ fn by_force(report: &MirrorReport) -> String {
             let active = (0..2).find(|&n| is_active(report, n)).unwrap_or(1 - local(report));
             format!("on {}: clpmdctrl --deactive {name}", report.servers[active])
         }
-        Some("foreign-mirror" | "same-side" | "size-mismatch") => format!(
+        Some("size-mismatch") => format!(
+            "make the data partition that is too small as large as the other, then on that server: systemctl restart clusterpro_md; or, if its disk is to be given up, with its agent stopped: clpmdinit --create force {name}"
+        ),
+        Some("foreign-mirror" | "same-side") => format!(
             "attach the right disk; or, on the server whose disk is to be given up, with its agent stopped: clpmdinit --create force {name}"
         ),
         _ => format!(

@@ -128,9 +128,93 @@ fn the_next_step_fits_the_state() {
     assert!(next(&told(new)).starts_with("start the agent on both servers"));
 }
 
+/// server1 goes on with the disk of server2.
+fn detached() -> MirrorReport {
+    let first = SideStatus { active: Some(true), disk_error: Some(true), ..side(Color::Red) };
+    report(Phase::Abnormal, [first, side(Color::Green)])
+}
+
+#[test]
+fn a_server_without_its_disk_risks_its_work_and_is_left_soon() {
+    for local in [0, 1] {
+        let mut r = detached();
+        r.status.local = local;
+        let text = told(r);
+        for part in [
+            "the disk of server1 has failed, and server1 goes on with the disk of server2",
+            "server2 has the only copy. It is active on server1.",
+            "At risk now: the work on server1. If server2 or the mirror connect failed now, everything on server1 would get errors and stop; nothing that was acknowledged would be lost",
+        ] {
+            assert!(text.contains(part), "{part:?} in\n{text}");
+        }
+        assert_eq!(
+            next(&text),
+            "on server1: clpmdctrl --deactive md1, on server2: clpmdctrl --active md1; then replace the disk of server1, then on it, with the agent stopped: clpmdchng --execute <disk device>"
+        );
+    }
+    // When contact is lost, too, server1 has nothing, and cannot tell of server2.
+    let mut r = detached();
+    r.status.link = LinkStatus::Down;
+    r.status.sides[1].color = Color::Gray;
+    let text = told(r);
+    assert!(text.contains("the disk of server1 has failed, and it serves nothing"), "{text}");
+    assert!(!text.contains("goes on with the disk"), "{text}");
+    assert!(next(&text).starts_with("on server1: clpmdctrl --deactive md1, on server2"), "{text}");
+}
+
+fn grown(report: MirrorReport, kinds: &[&str]) -> String {
+    let past = kinds.iter().map(|kind| Past {
+        kind: (*kind).to_owned(),
+        at: 0,
+        what: (*kind).to_owned(),
+        rule: None,
+        times: 1,
+    });
+    story(&Story { report, past: past.collect(), marked: [None, None] }, &TimeZone::UTC)
+}
+
+#[test]
+fn a_mirror_that_grows_is_told_from_one_that_is_recovered() {
+    let mut copying = equal();
+    copying.status.phase = Phase::Recovering;
+    copying.status.recovery = Some(RecoveryStatus {
+        source: 0,
+        target: 1,
+        kind: CopyKind::Difference,
+        percent: 7,
+        used_seconds: 3,
+        remain_seconds: None,
+        copied_bytes: 7,
+        total_bytes: 1 << 30,
+    });
+    for last in ["grown", "grows-later"] {
+        let text = grown(copying.clone(), &["recovery-finished", last, "recovery-started"]);
+        assert!(
+            text.contains("has grown, and what was added is being copied from server1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("server2 cannot take over before. All the rest is on both"),
+            "{text}"
+        );
+        assert!(next(&text).starts_with("wait for it: clpmdctrl --rwait md1; then make"), "{text}");
+    }
+    let text = grown(copying, &["grown", "recovery-finished", "recovery-started"]);
+    assert!(text.contains("what differs is being copied"), "{text}");
+    let text = grown(alone(), &["grows-later"]);
+    assert!(
+        text.contains("server1 has recorded the new size (1024 MiB), server2 takes it"),
+        "{text}"
+    );
+    let mut small = apart();
+    small.status.verdict = Some("size-mismatch".to_owned());
+    assert!(next(&told(small)).starts_with("make the data partition that is too small"));
+}
+
 #[test]
 fn the_past_names_times_and_rules() {
     let step = |what: &str, rule: Option<&str>, times| Past {
+        kind: "note".to_owned(),
         at: 1_767_225_600,
         what: what.to_owned(),
         rule: rule.map(str::to_owned),

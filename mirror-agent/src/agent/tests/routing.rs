@@ -123,6 +123,23 @@ async fn the_other_agent_is_answered() {
     assert!(matches!(broken, PeerAnswer::Refused(_)), "nobody knows: {broken:?}");
 }
 
+/// With `disk_error = "detach"` a command may be refused for the disk of either server.
+#[tokio::test]
+async fn a_refusal_names_the_server_whose_disk_has_failed() {
+    let lab = lab("").await;
+    let control = Control(Arc::clone(&lab.agent));
+    *lab.fake.refuse.lock().expect("lock") = Some(Refusal::DiskFailed);
+    let separate = || Request::Separate { mirror: "md1".to_owned() };
+    let own = refused(control.call(separate()).await);
+    assert!(own.message.ends_with("a disk of this server has failed."), "{}", own.message);
+    assert!(own.next.starts_with("replace the disk of a, "), "{}", own.next);
+    lab.fake.status.lock().expect("lock").sides[1].disk_error = Some(true);
+    let theirs = refused(control.call(separate()).await);
+    let says = "the disk of b has failed, and b works with the disk of a.";
+    assert!(theirs.message.ends_with(says), "{}", theirs.message);
+    assert!(theirs.next.starts_with("on b: clpmdctrl --deactive md1, on a"), "{}", theirs.next);
+}
+
 async fn shown(control: &Control) -> MirrorReport {
     match control.call(Request::Status { mirror: Some("md1".to_owned()) }).await {
         Response::Status(mut all) => all.remove(0),
