@@ -76,6 +76,8 @@ pub(super) struct Disk {
     partition: Partition,
     slots: Slots<Job>,
     open: ById<IoId, Open>,
+    /// Flushes under way.
+    flushes: usize,
     operations: Operations,
     /// Time limits in the order in which they end; entries of operations that have ended stay
     /// until they come to the front.
@@ -110,6 +112,7 @@ impl Disk {
             partition,
             slots: Slots::default(),
             open: ById::default(),
+            flushes: 0,
             operations: Operations::default(),
             limits: VecDeque::new(),
             limit_ms,
@@ -128,6 +131,7 @@ impl Disk {
         cx: &mut Cx<'_>,
     ) {
         let open = Open { late: false, kind: kind_of(&op), bytes: extent.len, at: cx.micros };
+        self.flushes += usize::from(open.kind == Counted::Flush);
         self.open.insert(io, open);
         self.limits.push_back((cx.now.plus(self.limit_ms), io));
         let mut job =
@@ -199,6 +203,16 @@ impl Disk {
         &self.operations
     }
 
+    /// Operations under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether a flush is under way: a thread of the kernel's does it.
+    pub(super) fn is_flushing(&self) -> bool {
+        self.flushes > 0
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.open.is_empty()
     }
@@ -225,7 +239,7 @@ impl Disk {
         let (file, offset, range) = (self.partition.file(), job.extent.offset, 0..len);
         match place {
             Some(place) => Op::ReadStraight { file, offset, place, range },
-            None => Op::Read { file, offset, buf: BufMut::zeroed(len), range },
+            None => Op::Read { file, offset, buf: BufMut::to_fill(len), range },
         }
     }
 
@@ -326,7 +340,9 @@ impl Disk {
 
     fn end(&mut self, job: Job, result: Result<Option<Buf>, i32>, cx: &mut Cx<'_>) {
         self.returned.extend(job.lent);
-        match (self.open.remove(&job.io), &result) {
+        let open = self.open.remove(&job.io);
+        self.flushes -= usize::from(open.as_ref().is_some_and(|o| o.kind == Counted::Flush));
+        match (open, &result) {
             (Some(open), _) if open.late => {} // it has failed already
             (Some(Open { kind, bytes, at, .. }), Ok(_)) => {
                 self.operations.of(kind).add(bytes, cx.micros.saturating_sub(at));
