@@ -11,7 +11,9 @@ use kmod_shim::sys::{Completion, Ended, Op, Slots};
 use mirror_core::buf::{Buf, BufMut};
 use mirror_core::io::{DataOp, Event, IoFailure, IoId, RequestId};
 use mirror_core::units::{Extent, MAX_EXTENT_BYTES, Millis};
+use nix::errno::Errno;
 use nix::libc;
+use nix::sys::uio::{pread, pwrite};
 use std::collections::VecDeque;
 
 #[cfg(feature = "fault-injection")]
@@ -272,6 +274,18 @@ impl Disk {
         Op::Write { file, offset, buf: zeros.clone(), range: 0..here, durable }
     }
 
+    /// To the ring; what is in memory is done at once.
+    fn hand_over(&mut self, mut op: Op, job: Job, cx: &mut Cx<'_>) {
+        let done = if self.partition.is_in_memory() { at_once(&mut op) } else { None };
+        match done {
+            Some(Ok(count)) => self.go_on(job, op, count, cx),
+            Some(Err(errno)) => self.refused(job, errno as i32, cx),
+            None => {
+                self.slots.submit(op, job, cx.ring);
+            }
+        }
+    }
+
     /// A part of an operation succeeded with `count`.
     fn go_on(&mut self, mut job: Job, op: Op, count: usize, cx: &mut Cx<'_>) {
         let next = match (job.step, op) {
@@ -361,6 +375,21 @@ impl Disk {
     }
 }
 
+/// Does an operation, if it is one of those that count.
+fn at_once(op: &mut Op) -> Option<nix::Result<usize>> {
+    let at = |offset: u64| libc::off_t::try_from(offset).map_err(|_| Errno::EINVAL);
+    Some(match op {
+        Op::Read { file, offset, buf, range } => {
+            at(*offset).and_then(|offset| pread(&**file, &mut buf[range.clone()], offset))
+        }
+        Op::Write { file, offset, buf, range, .. } => {
+            at(*offset).and_then(|offset| pwrite(&**file, &buf[range.clone()], offset))
+        }
+        Op::Sync { .. } => Ok(0),
+        _ => return None,
+    })
+}
+
 fn kind_of(op: &DataOp) -> Counted {
     match op {
         DataOp::Read => Counted::Read,
@@ -373,7 +402,7 @@ fn kind_of(op: &DataOp) -> Counted {
 #[cfg(not(feature = "fault-injection"))]
 impl Disk {
     fn submit(&mut self, op: Op, job: Job, cx: &mut Cx<'_>) {
-        self.slots.submit(op, job, cx.ring);
+        self.hand_over(op, job, cx);
     }
 
     #[allow(clippy::unused_self)] // the other build has some
@@ -394,9 +423,7 @@ impl Disk {
             _ => Kind::Write,
         };
         match self.faults.of_next(kind) {
-            None => {
-                self.slots.submit(op, job, cx.ring);
-            }
+            None => self.hand_over(op, job, cx),
             Some(Fault::Fail) => self.end(job, Err(libc::EIO), cx),
             Some(Fault::Delay(ms)) => self.delayed.push((cx.now.plus(ms), op, job)),
         }
@@ -408,11 +435,64 @@ impl Disk {
         self.delayed = later;
         let due: Vec<_> = due;
         for (_, op, job) in due {
-            self.slots.submit(op, job, cx.ring);
+            self.hand_over(op, job, cx);
         }
     }
 
     fn delayed_until(&self) -> Option<Millis> {
         self.delayed.iter().map(|d| d.0).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kmod_shim::sys::{Owner, Ring};
+    use std::path::Path;
+    use std::time::Duration;
+
+    type Answer = (IoId, Result<Option<Buf>, IoFailure>);
+
+    fn disk(file: &tempfile::NamedTempFile) -> Disk {
+        file.as_file().set_len(8192).unwrap();
+        let partition = Partition::open(file.path(), Duration::ZERO).unwrap();
+        Disk::new(Role::Data, partition, 60_000)
+    }
+
+    fn start(disk: &mut Disk, ring: &mut Ring, io: u64, op: DataOp) -> Option<Answer> {
+        let (mut ring, mut out) = (ring.owner(Owner::DATA), VecDeque::new());
+        let mut cx = Cx { now: Millis(0), micros: 0, ring: &mut ring, out: &mut out };
+        disk.start((IoId(io), op, Extent::new(4096, 4096)), None, &mut cx);
+        out.pop_front().map(|event| match event {
+            Event::DataDone { io, result } => (io, result),
+            other => panic!("unexpected {other:?}"),
+        })
+    }
+
+    fn write() -> DataOp {
+        DataOp::Write { data: Buf::copied_from(&[7; 4096]), durable: true }
+    }
+
+    #[test]
+    fn a_file_in_memory_is_written_and_read_at_once() {
+        let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+        let (mut disk, mut ring) = (disk(&file), Ring::new().unwrap());
+        let done = |io, data| Some((IoId(io), Ok(data)));
+        assert_eq!(start(&mut disk, &mut ring, 1, write()), done(1, None));
+        assert_eq!(start(&mut disk, &mut ring, 2, DataOp::Flush), done(2, None));
+        let read = Buf::copied_from(&[7; 4096]);
+        assert_eq!(start(&mut disk, &mut ring, 3, DataOp::Read), done(3, Some(read)));
+        assert!(disk.is_idle());
+    }
+
+    #[test]
+    fn a_file_on_a_disk_is_not_waited_for() {
+        let file = tempfile::NamedTempFile::new_in(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let (mut disk, mut ring) = (disk(&file), Ring::new().unwrap());
+        assert_eq!(start(&mut disk, &mut ring, 1, write()), None);
+        assert_eq!(disk.under_way(), 1);
+        let mut done = Vec::new();
+        ring.wait(Some(Duration::from_secs(10)), &mut done).unwrap();
+        assert_eq!(done.len(), 1);
     }
 }
