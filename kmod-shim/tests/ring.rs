@@ -1,7 +1,7 @@
 //! The ring and its table of operations.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use kmod_shim::sys::{Ended, Fd, Op, Owner, Piece, Ring, Slots, Submitter};
+use kmod_shim::sys::{Awake, Ended, Fd, Op, Owner, Piece, Ring, Slots, Submitter};
 use mirror_core::buf::{Buf, BufMut};
 use nix::libc;
 use std::os::fd::OwnedFd;
@@ -154,4 +154,60 @@ fn a_table_does_not_take_the_operations_of_its_predecessor() {
     let [(Owner::NET, cqe)] = done.as_slice() else { panic!("{done:?}") };
     assert!(new.take(cqe).is_none());
     assert_eq!(new.len(), 1);
+}
+
+#[test]
+fn who_stays_awake_finds_what_ends_meanwhile() {
+    let (socket, mut theirs) = pair();
+    let (mut ring, mut slots) = (Ring::new().unwrap(), Slots::default());
+    slots.submit(receive(&socket), 7, &mut ring.owner(Owner::NET));
+    let sender = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        std::io::Write::write_all(&mut theirs, b"x").unwrap();
+        theirs
+    });
+    let mut done = Vec::new();
+    // On a busy machine it may be disturbed, and sleeps for the rest.
+    let awake = ring.wait_awake(LIMIT, Some(LIMIT), &mut done).unwrap();
+    assert_ne!(awake, Awake::TooShort);
+    let ended = slots.take(&done.pop().unwrap().1).unwrap();
+    assert_eq!((ended.tag, ended.result), (7, Ok(1)));
+    sender.join().unwrap();
+}
+
+#[test]
+fn who_stays_awake_in_vain_sleeps_and_is_woken_or_gives_up() {
+    let (socket, mut theirs) = pair();
+    let (mut ring, mut slots) = (Ring::new().unwrap(), Slots::default());
+    slots.submit(receive(&socket), 7, &mut ring.owner(Owner::NET));
+    let (short, limit) = (Duration::from_micros(20), Duration::from_millis(50));
+    let (mut done, begun) = (Vec::new(), Instant::now());
+    let awake = ring.wait_awake(short, Some(limit), &mut done).unwrap();
+    assert_ne!(awake, Awake::Found);
+    assert!(done.is_empty() && begun.elapsed() >= limit, "{:?}", begun.elapsed());
+    let sender = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        std::io::Write::write_all(&mut theirs, b"x").unwrap();
+        theirs
+    });
+    ring.wait_awake(short, Some(LIMIT), &mut done).unwrap();
+    assert_eq!(slots.take(&done.pop().unwrap().1).unwrap().result, Ok(1));
+    sender.join().unwrap();
+}
+
+/// A write's way over the network is the longer one.
+#[test]
+fn the_disks_operations_begin_after_the_networks() {
+    let (read, write) = nix::unistd::pipe().unwrap();
+    let file: Fd = Arc::new(write);
+    let (mut ring, mut slots) = (Ring::new().unwrap(), Slots::default());
+    for (byte, owner) in [(b"d", Owner::DATA), (b"n", Owner::NET), (b"m", Owner::META)] {
+        let (file, buf) = (file.clone(), Buf::copied_from(byte));
+        let op = Op::Write { file, offset: 0, buf, range: 0..1, durable: false };
+        slots.submit(op, 0, &mut ring.owner(owner));
+    }
+    ends(&mut ring, &mut slots, 3);
+    let mut order = [0; 3];
+    nix::unistd::read(&read, &mut order).unwrap();
+    assert_eq!(&order, b"nmd");
 }

@@ -123,14 +123,14 @@ impl Connection {
             if self.unread.is_empty() && payload.chunk.len() - payload.filled >= DIRECT {
                 self.lent = Lent::Payload;
                 let range = payload.filled..payload.chunk.len();
-                return Some((std::mem::replace(&mut payload.chunk, BufMut::zeroed(0)), range));
+                return Some((std::mem::replace(&mut payload.chunk, BufMut::empty()), range));
             }
         }
         self.lent = Lent::Staging;
         self.staging.copy_within(self.unread.clone(), 0);
         self.unread = 0..self.unread.len();
         let range = self.unread.end..STAGING;
-        Some((std::mem::replace(&mut self.staging, BufMut::zeroed(0)), range))
+        Some((std::mem::replace(&mut self.staging, BufMut::empty()), range))
     }
 
     /// Takes back the lent memory, of which `count` bytes were filled; 0 is the end of the stream.
@@ -364,7 +364,7 @@ impl Connection {
 fn new_payload(slot: usize, len: u64) -> Payload {
     let here = len.min(MAX_EXTENT_BYTES);
     let size = usize::try_from(here).expect("at most 1 MiB");
-    Payload { slot, chunk: BufMut::zeroed(size), filled: 0, rest: len - here }
+    Payload { slot, chunk: BufMut::to_fill(size), filled: 0, rest: len - here }
 }
 
 /// What a request asks for, or the error that answers it.

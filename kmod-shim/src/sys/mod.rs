@@ -11,5 +11,5 @@ mod ring;
 mod slots;
 pub(crate) mod ublk;
 
-pub use ring::{Completion, Owner, Ring, Submitter, Tagged};
+pub use ring::{Awake, Completion, Owner, Ring, Submitter, Tagged};
 pub use slots::{Ended, Fd, Op, Piece, Slots};

@@ -7,7 +7,7 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TOKEN_BITS: u32 = 56;
 const TOKEN_MASK: u64 = (1 << TOKEN_BITS) - 1;
@@ -15,6 +15,20 @@ const SUBMISSIONS: u32 = 256;
 const COMPLETIONS: u32 = 4096;
 /// Places for memory that the kernel registers itself ([`Op::ReadStraight`](super::Op)).
 const PLACES: u16 = 256;
+
+/// A look at the ring that took so long was no look: other threads had this processor.
+const OTHERS_RAN: Duration = Duration::from_micros(50);
+
+/// How staying awake ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Awake {
+    /// With a completion.
+    Found,
+    /// With nothing: it was too short.
+    TooShort,
+    /// Others need this processor.
+    Disturbed,
+}
 
 /// Who submitted an operation and gets its completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +100,9 @@ pub struct Ring {
     uring: IoUring,
     places: u16,
     backlog: VecDeque<squeue::Entry>,
+    /// The disks' entries, which go after all others: what a write needs most time for is its way
+    /// over the network, so that begins first.
+    last: Vec<squeue::Entry>,
 }
 
 impl Ring {
@@ -100,6 +117,7 @@ impl Ring {
             .setup_cqsize(COMPLETIONS)
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .build(SUBMISSIONS);
         let uring = match modern {
             Ok(uring) => uring,
@@ -111,7 +129,7 @@ impl Ring {
         // Older kernels have none (before 5.19).
         let registered = uring.submitter().register_buffers_sparse(u32::from(PLACES));
         let places = if registered.is_ok() { PLACES } else { 0 };
-        Ok(Self { uring, places, backlog: VecDeque::new() })
+        Ok(Self { uring, places, backlog: VecDeque::new(), last: Vec::new() })
     }
 
     /// See [`Submitter::places`].
@@ -136,6 +154,65 @@ impl Ring {
         out: &mut Vec<(Owner, Completion)>,
     ) -> io::Result<()> {
         self.refill()?;
+        self.block(limit)?;
+        self.reap(out);
+        Ok(())
+    }
+
+    /// As [`wait`](Self::wait), but stays awake for the first `awake` of it: whoever completes an
+    /// operation then need not wake this thread. For no longer than a burst of work: a thread that
+    /// yields goes behind the least important one, so this does not.
+    ///
+    /// # Errors
+    /// As for [`wait`](Self::wait).
+    pub fn wait_awake(
+        &mut self,
+        awake: Duration,
+        limit: Option<Duration>,
+        out: &mut Vec<(Owner, Completion)>,
+    ) -> io::Result<Awake> {
+        self.refill()?;
+        self.enter()?;
+        let found = self.look(limit.map_or(awake, |limit| awake.min(limit)))?;
+        if self.has_none() {
+            self.block(limit)?;
+        }
+        self.reap(out);
+        Ok(found)
+    }
+
+    fn has_none(&mut self) -> bool {
+        self.uring.completion().is_empty()
+    }
+
+    /// Looks for completions for as long as `awake`.
+    fn look(&mut self, awake: Duration) -> io::Result<Awake> {
+        let begun = Instant::now();
+        let mut before = begun;
+        while self.has_none() {
+            std::hint::spin_loop();
+            let now = Instant::now();
+            if self.uring.submission().taskrun() {
+                self.enter()?;
+                continue;
+            }
+            if now - before > OTHERS_RAN {
+                return Ok(Awake::Disturbed);
+            }
+            if now - begun > awake {
+                return Ok(Awake::TooShort);
+            }
+            before = now;
+        }
+        Ok(Awake::Found)
+    }
+
+    /// Submits what is queued, and has the kernel post what it says has ended.
+    fn enter(&mut self) -> io::Result<()> {
+        self.uring.submit().map_or_else(tolerate, |_| Ok(()))
+    }
+
+    fn block(&mut self, limit: Option<Duration>) -> io::Result<()> {
         let done = match limit {
             _ if !self.backlog.is_empty() => self.uring.submit(),
             None => self.uring.submit_and_wait(1),
@@ -144,11 +221,7 @@ impl Ring {
                 self.uring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit))
             }
         };
-        if let Err(e) = done {
-            tolerate(e)?;
-        }
-        self.reap(out);
-        Ok(())
+        done.map_or_else(tolerate, |_| Ok(()))
     }
 
     fn reap(&mut self, out: &mut Vec<(Owner, Completion)>) {
@@ -163,6 +236,7 @@ impl Ring {
 
     /// Moves waiting entries to the kernel's queue, as far as they fit.
     fn refill(&mut self) -> io::Result<()> {
+        self.backlog.extend(self.last.drain(..));
         while let Some(entry) = self.backlog.pop_front() {
             if self.offer(&entry) {
                 continue;
@@ -213,8 +287,12 @@ impl Tagged<'_> {
 
 impl Submitter for Tagged<'_> {
     unsafe fn push(&mut self, entry: squeue::Entry, token: u64) {
-        let user_data = self.user_data(token);
-        self.ring.queue(entry.user_data(user_data));
+        let entry = entry.user_data(self.user_data(token));
+        if self.owner == Owner::DATA {
+            self.ring.last.push(entry);
+        } else {
+            self.ring.queue(entry);
+        }
     }
 
     fn cancel(&mut self, token: u64) {

@@ -74,6 +74,11 @@ impl Count {
         }
     }
 
+    /// Writes that the peer has not answered.
+    pub(super) fn sent_writes(&self) -> usize {
+        self.writes.len()
+    }
+
     fn frame(&mut self, message: &Message, now: u64) {
         match message {
             Message::Ack { id, ok } => {

@@ -11,7 +11,9 @@ use kmod_shim::sys::{Completion, Ended, Op, Slots};
 use mirror_core::buf::{Buf, BufMut};
 use mirror_core::io::{DataOp, Event, IoFailure, IoId, RequestId};
 use mirror_core::units::{Extent, MAX_EXTENT_BYTES, Millis};
+use nix::errno::Errno;
 use nix::libc;
+use nix::sys::uio::{pread, pwrite};
 use std::collections::VecDeque;
 
 #[cfg(feature = "fault-injection")]
@@ -84,6 +86,8 @@ pub(super) struct Disk {
     partition: Partition,
     slots: Slots<Job>,
     open: ById<IoId, Open>,
+    /// Flushes under way.
+    flushes: usize,
     operations: Operations,
     /// Time limits in the order in which they end; entries of operations that have ended stay
     /// until they come to the front.
@@ -122,6 +126,7 @@ impl Disk {
             partition,
             slots: Slots::default(),
             open: ById::default(),
+            flushes: 0,
             operations: Operations::default(),
             limits: VecDeque::new(),
             limit_ms,
@@ -142,6 +147,7 @@ impl Disk {
         cx: &mut Cx<'_>,
     ) {
         let open = Open { late: false, kind: kind_of(&op), bytes: extent.len, at: cx.micros };
+        self.flushes += usize::from(open.kind == Counted::Flush);
         self.open.insert(io, open);
         self.limits.push_back((cx.now.plus(self.limit_ms), io));
         let loan = lent.map(|l| Loan { request: l.request, epoch: self.loans });
@@ -225,6 +231,16 @@ impl Disk {
         &self.operations
     }
 
+    /// Operations under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether a flush is under way: a thread of the kernel's does it.
+    pub(super) fn is_flushing(&self) -> bool {
+        self.flushes > 0
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.open.is_empty()
     }
@@ -251,7 +267,7 @@ impl Disk {
         let (file, offset, range) = (self.partition.file(), job.extent.offset, 0..len);
         match place {
             Some(place) => Op::ReadStraight { file, offset, place, range },
-            None => Op::Read { file, offset, buf: BufMut::zeroed(len), range },
+            None => Op::Read { file, offset, buf: BufMut::to_fill(len), range },
         }
     }
 
@@ -301,6 +317,18 @@ impl Disk {
         });
         let here = usize::try_from(len).unwrap_or(usize::MAX).min(zeros.len());
         Op::Write { file, offset, buf: zeros.clone(), range: 0..here, durable }
+    }
+
+    /// To the ring; what is in memory is done at once.
+    fn hand_over(&mut self, mut op: Op, job: Job, cx: &mut Cx<'_>) {
+        let done = if self.partition.is_in_memory() { at_once(&mut op) } else { None };
+        match done {
+            Some(Ok(count)) => self.go_on(job, op, count, cx),
+            Some(Err(errno)) => self.refused(job, errno as i32, cx),
+            None => {
+                self.slots.submit(op, job, cx.ring);
+            }
+        }
     }
 
     /// A part of an operation succeeded with `count`.
@@ -371,7 +399,9 @@ impl Disk {
 
     fn end(&mut self, job: Job, result: Result<Option<Buf>, i32>, cx: &mut Cx<'_>) {
         self.returned.extend(job.lent.map(|loan| loan.request));
-        match (self.open.remove(&job.io), &result) {
+        let open = self.open.remove(&job.io);
+        self.flushes -= usize::from(open.as_ref().is_some_and(|o| o.kind == Counted::Flush));
+        match (open, &result) {
             (Some(open), _) if open.late => self.late -= 1, // it has failed already
             (Some(Open { kind, bytes, at, .. }), Ok(_)) => {
                 self.operations.of(kind).add(bytes, cx.micros.saturating_sub(at));
@@ -390,6 +420,21 @@ impl Disk {
     }
 }
 
+/// Does an operation, if it is one of those that count.
+fn at_once(op: &mut Op) -> Option<nix::Result<usize>> {
+    let at = |offset: u64| libc::off_t::try_from(offset).map_err(|_| Errno::EINVAL);
+    Some(match op {
+        Op::Read { file, offset, buf, range } => {
+            at(*offset).and_then(|offset| pread(&**file, &mut buf[range.clone()], offset))
+        }
+        Op::Write { file, offset, buf, range, .. } => {
+            at(*offset).and_then(|offset| pwrite(&**file, &buf[range.clone()], offset))
+        }
+        Op::Sync { .. } => Ok(0),
+        _ => return None,
+    })
+}
+
 fn kind_of(op: &DataOp) -> Counted {
     match op {
         DataOp::Read => Counted::Read,
@@ -402,7 +447,7 @@ fn kind_of(op: &DataOp) -> Counted {
 #[cfg(not(feature = "fault-injection"))]
 impl Disk {
     fn push(&mut self, op: Op, job: Job, cx: &mut Cx<'_>) {
-        self.slots.submit(op, job, cx.ring);
+        self.hand_over(op, job, cx);
     }
 
     #[allow(clippy::unused_self)] // the other build has some
@@ -423,9 +468,7 @@ impl Disk {
             _ => Kind::Write,
         };
         match self.faults.of_next(kind) {
-            None => {
-                self.slots.submit(op, job, cx.ring);
-            }
+            None => self.hand_over(op, job, cx),
             Some(Fault::Fail) => self.end(job, Err(libc::EIO), cx),
             Some(Fault::Delay(ms)) => self.delayed.push((cx.now.plus(ms), op, job)),
         }
@@ -438,7 +481,7 @@ impl Disk {
         let due: Vec<_> = due;
         for (_, op, job) in due {
             let (op, job) = self.lawful(op, job);
-            self.slots.submit(op, job, cx.ring);
+            self.hand_over(op, job, cx);
         }
     }
 
@@ -448,90 +491,4 @@ impl Disk {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use kmod_shim::sys::{Owner, Ring};
-    use std::time::Duration;
-
-    const REQUEST: RequestId = RequestId(5);
-
-    fn disk() -> (tempfile::NamedTempFile, Disk) {
-        // A folder whose file system takes direct I/O.
-        let file = tempfile::NamedTempFile::new_in("/var/tmp").expect("a file");
-        file.as_file().set_len(1 << 20).expect("its size");
-        let partition = Partition::open(file.path(), Duration::ZERO).expect("a partition");
-        (file, Disk::new(Role::Data, partition, 1000))
-    }
-
-    /// A read that goes straight to a request's memory.
-    fn straight(disk: &Disk) -> (Op, Job) {
-        let lent = Some(Loan { request: REQUEST, epoch: disk.loans });
-        let extent = Extent::new(4096, 8192);
-        let mut job = Job { io: IoId(1), extent, step: Step::Sync, repeats: 0, lent };
-        (disk.read(&mut job, Some(3)), job)
-    }
-
-    #[test]
-    fn a_read_is_not_resubmitted_to_memory_that_may_be_anothers() {
-        let (_file, mut disk) = disk();
-        let (op, job) = straight(&disk);
-        let (op, job) = disk.lawful(op, job);
-        assert!(matches!(op, Op::ReadStraight { place: 3, .. }), "it is still lent");
-        assert!(disk.take_returned().is_empty());
-        disk.end_loans();
-        let (op, job) = disk.lawful(op, job);
-        let Op::Read { offset: 4096, range, .. } = op else { panic!("{op:?}") };
-        assert_eq!(range, 0..8192, "all of it");
-        assert!(job.lent.is_none());
-        assert_eq!(disk.take_returned(), [REQUEST]);
-        let (op, job) = straight(&disk);
-        assert!(matches!(disk.lawful(op, job).0, Op::ReadStraight { .. }), "lent anew");
-    }
-
-    /// Also the rest of one that came in parts.
-    #[test]
-    fn the_rest_of_a_read_goes_where_it_may() {
-        let (_file, mut disk) = disk();
-        let mut ring = Ring::new().expect("a ring");
-        let mut out = VecDeque::new();
-        let (op, job) = straight(&disk);
-        disk.open.insert(job.io, Open { late: false, kind: Counted::Read, bytes: 8192, at: 0 });
-        disk.end_loans();
-        let mut tagged = ring.owner(Owner::DATA);
-        let mut cx = Cx { now: Millis(0), micros: 0, ring: &mut tagged, out: &mut out };
-        disk.go_on(job, op, 4096, &mut cx);
-        assert_eq!(disk.take_returned(), [REQUEST]);
-        let mut done = Vec::new();
-        while out.is_empty() {
-            ring.wait(Some(Duration::from_secs(10)), &mut done).expect("the ring works");
-            let (_, cqe) = done.pop().expect("the read ends");
-            let mut tagged = ring.owner(Owner::DATA);
-            let mut cx = Cx { now: Millis(0), micros: 0, ring: &mut tagged, out: &mut out };
-            disk.on_cqe(&cqe, &mut cx);
-        }
-        let Some(Event::DataDone { result: Ok(Some(data)), .. }) = out.pop_front() else {
-            panic!("bytes of its own")
-        };
-        assert_eq!(data.len(), 8192);
-    }
-
-    #[test]
-    fn a_disk_hangs_until_what_was_given_up_has_ended() {
-        let (_file, mut disk) = disk();
-        let mut ring = Ring::new().expect("a ring");
-        let mut out = VecDeque::new();
-        let (_, job) = straight(&disk);
-        disk.open.insert(job.io, Open { late: false, kind: Counted::Read, bytes: 8192, at: 0 });
-        disk.limits.push_back((Millis(1000), job.io));
-        let mut tagged = ring.owner(Owner::DATA);
-        let mut cx = Cx { now: Millis(999), micros: 0, ring: &mut tagged, out: &mut out };
-        disk.expire(&mut cx);
-        assert!(!disk.hangs());
-        cx.now = Millis(1000);
-        disk.expire(&mut cx);
-        assert!(disk.hangs());
-        disk.end(job, Ok(None), &mut cx);
-        assert!(!disk.hangs());
-        assert_eq!(disk.take_returned(), [REQUEST]);
-    }
-}
+mod tests;

@@ -4,13 +4,14 @@
 use super::count::Count;
 use super::disk::{Disk, Lent, Role};
 use super::net::Net;
+use super::patience::{For, Patience};
 use super::{Cx, DriverConfig, FrontEndSpec, Machine, Order, Report, memory, now, now_and_micros};
 use crate::figures::Figures;
 use kmod_shim::front::FrontEnd;
 use kmod_shim::nbd::NbdServer;
 use kmod_shim::sys::{Completion, Fd, Op, Owner, Ring, Slots, Submitter};
 use kmod_shim::ublk::UblkServer;
-use mirror_core::buf::{Buf, BufMut};
+use mirror_core::buf::{self, Buf, BufMut};
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{
     Action, CommandId, DataOp, Event, IoId, Notice, Request, RequestError, RequestId,
@@ -30,6 +31,8 @@ use tokio::sync::{mpsc, oneshot};
 const FRONT_END_LIMIT_MS: u64 = 5000;
 /// Pause before the agent is offered again what it had no room for.
 const OWED_RETRY_MS: u64 = 100;
+/// How often memory that is not needed any more is given back.
+const RELEASE_MS: u64 = 10_000;
 /// Shortest wait for the machine's own deadline: one that stays in the past must not spin.
 const MIN_WAIT: Duration = Duration::from_millis(1);
 
@@ -54,6 +57,7 @@ pub(super) struct EventLoop<M> {
     /// The same in microseconds, for the figures.
     micros: u64,
     count: Count,
+    patience: Patience,
     machine: M,
     data: Disk,
     cluster: Disk,
@@ -76,6 +80,8 @@ pub(super) struct EventLoop<M> {
     /// When stopping: until when disk operations are waited for.
     stopping: Option<Millis>,
     disk_limit_ms: u64,
+    /// When memory is given back next, if anything happens by then.
+    release: Millis,
 }
 
 impl<M: Machine> EventLoop<M> {
@@ -93,6 +99,7 @@ impl<M: Machine> EventLoop<M> {
             now,
             micros,
             count: Count::default(),
+            patience: Patience::new(std::thread::available_parallelism().map_or(1, usize::from)),
             machine,
             data: Disk::new(Role::Data, config.data, disk_limit_ms),
             cluster: Disk::new(Role::Meta, config.cluster, disk_limit_ms),
@@ -111,6 +118,7 @@ impl<M: Machine> EventLoop<M> {
             owed: Vec::new(),
             stopping: None,
             disk_limit_ms,
+            release: Millis(0),
         })
     }
 
@@ -134,16 +142,34 @@ impl<M: Machine> EventLoop<M> {
             self.net_do(Net::flush);
             self.look_after_front_end(self.now);
             self.tell_owed();
+            self.release_memory();
             if self.is_stopped(self.now) {
                 return Ok(());
             }
-            let limit = self.wait_limit();
-            self.ring.wait(limit, &mut done)?;
-            (self.now, self.micros) = now_and_micros();
+            self.wait(&mut done)?;
             for (owner, cqe) in done.drain(..) {
                 self.complete(owner, cqe);
             }
         }
+    }
+
+    fn wait(&mut self, done: &mut Vec<(Owner, Completion)>) -> io::Result<()> {
+        let limit = self.wait_limit();
+        let (_, begun) = now_and_micros();
+        let under_way = self.data.under_way().max(self.count.sent_writes());
+        let what = match under_way {
+            0 if self.front.is_some() => For::Application,
+            0 => For::Peer,
+            _ if self.data.is_flushing() => For::Thread,
+            _ => For::Operation,
+        };
+        let awake = match self.patience.awake(what, under_way) {
+            Some(awake) => Some(self.ring.wait_awake(awake, limit, done)?),
+            None => self.ring.wait(limit, done).map(|()| None)?,
+        };
+        (self.now, self.micros) = now_and_micros();
+        self.patience.waited(what, self.micros.saturating_sub(begun), awake);
+        Ok(())
     }
 
     /// How long the ring may be waited for.
@@ -318,6 +344,13 @@ impl<M: Machine> EventLoop<M> {
         use mpsc::error::TrySendError::Full;
         let reports = &self.reports;
         self.owed.retain(|r| matches!(reports.try_send(r.clone()), Err(Full(_))));
+    }
+
+    fn release_memory(&mut self) {
+        if self.release <= self.now.mono {
+            self.release = self.now.mono.plus(RELEASE_MS);
+            buf::release_unused();
+        }
     }
 
     fn take_orders(&mut self, now: Now) {

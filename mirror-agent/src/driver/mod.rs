@@ -12,6 +12,7 @@ mod faults;
 mod memory;
 mod net;
 mod partition;
+mod patience;
 mod peer;
 mod sys;
 

@@ -212,8 +212,9 @@ impl Rig {
     pub fn next(&self) -> Event {
         loop {
             match self.seen.recv_timeout(LIMIT).expect("an event") {
-                // Parts of a frame: how many there are is the network's affair.
-                Event::Heard { .. } => {}
+                // Parts of a frame: how many there are is the network's affair. The partitions
+                // are measured for each connection.
+                Event::Heard { .. } | Event::Measured { .. } => {}
                 event => return event,
             }
         }

@@ -121,7 +121,9 @@ impl Cipher {
     /// # Panics
     /// Never: the length is within what the cipher takes.
     pub fn seal_head(&self, head: &mut [u8]) -> [u8; SEAL_BYTES] {
-        self.seal(Part::Head, head)
+        let tag = self.key.seal_in_place_separate_tag(self.nonce(Part::Head), Aad::empty(), head);
+        let tag = tag.expect("the cipher takes far longer texts");
+        tag.as_ref().try_into().expect("its tag has 16 bytes")
     }
 
     /// Decrypts the head of this frame, if its tag fits. If not, `head` is worthless.
@@ -131,11 +133,17 @@ impl Cipher {
     }
 
     /// The payload of this frame encrypted, [`SEAL_BYTES`] longer: the only copy that is made.
+    ///
+    /// # Panics
+    /// Never: the length is within what the cipher takes.
     #[must_use]
     pub fn seal_payload(&self, payload: &[u8]) -> Buf {
-        let mut sealed = BufMut::copied_with_room(payload, SEAL_BYTES);
-        let (body, room) = sealed.split_at_mut(payload.len());
-        room.copy_from_slice(&self.seal(Part::Payload, body));
+        let mut sealed = BufMut::to_fill(payload.len() + SEAL_BYTES);
+        let (body, tag) = sealed.split_at_mut(payload.len());
+        let (nonce, aad) = (self.nonce(Part::Payload), Aad::empty());
+        self.key
+            .seal_out_of_place_scatter(nonce, aad, payload, body, &[], tag)
+            .expect("the cipher takes far longer texts");
         sealed.freeze()
     }
 
@@ -162,12 +170,6 @@ impl Cipher {
             (self.chain, self.key) = step(&self.chain);
         }
         Ok(())
-    }
-
-    fn seal(&self, part: Part, bytes: &mut [u8]) -> [u8; SEAL_BYTES] {
-        let tag = self.key.seal_in_place_separate_tag(self.nonce(part), Aad::empty(), bytes);
-        let tag = tag.expect("the cipher takes far longer texts");
-        tag.as_ref().try_into().expect("its tag has 16 bytes")
     }
 
     fn open(&self, part: Part, bytes: &mut [u8], tag: &[u8]) -> bool {

@@ -391,7 +391,7 @@ impl Open {
         match header.payload_len() {
             0 => self.complete(&header, None).map(Some),
             len => {
-                let buf = BufMut::zeroed(len + self.receive.after_payload());
+                let buf = BufMut::to_fill(len + self.receive.after_payload());
                 self.body = Incoming::Payload(Body { header, buf, have: 0 });
                 Ok(None)
             }
