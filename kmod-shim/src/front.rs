@@ -54,9 +54,9 @@ pub trait FrontEnd {
         out: &mut Vec<Request>,
     );
 
-    /// The device has `size` bytes from now on; it never shrinks. Whether what is open sees that is
-    /// another matter: an NBD client learns the size when it connects, and a block device keeps it
-    /// until it is opened anew.
+    /// The mirror has `size` bytes from now on; it never shrinks. Whether what is open sees that is
+    /// another matter: an NBD client learns the size when it connects, and a block device is told by
+    /// its driver ([`ublk::grow`](crate::ublk::grow), [`nbd::kernel::grow`](crate::nbd::kernel::grow)).
     fn grow(&mut self, size: u64) {
         let _ = size;
     }

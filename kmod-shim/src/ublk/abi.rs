@@ -13,6 +13,7 @@ pub(crate) mod ctrl {
     pub(crate) const START_USER_RECOVERY: u8 = 0x10;
     pub(crate) const END_USER_RECOVERY: u8 = 0x11;
     pub(crate) const GET_FEATURES: u8 = 0x13;
+    pub(crate) const UPDATE_SIZE: u8 = 0x15;
 }
 
 /// Fetch the next request of a tag.
@@ -39,6 +40,8 @@ pub(crate) const F_USER_RECOVERY_REISSUE: u64 = 1 << 4;
 
 /// The server fetches and stores a request's bytes itself, through the server's end.
 pub(crate) const F_USER_COPY: u64 = 1 << 7;
+/// The size of a device can change while it is in use.
+pub(crate) const F_UPDATE_SIZE: u64 = 1 << 10;
 /// The driver registers a request's memory with the ring that fetched it, under a given index.
 pub(crate) const F_AUTO_BUF_REG: u64 = 1 << 11;
 
@@ -261,6 +264,7 @@ mod tests {
         assert_eq!(ctrl_op(ctrl::GET_FEATURES), 0x8020_7513);
         assert_eq!(ctrl_op(ctrl::GET_PARAMS), 0x8020_7509);
         assert_eq!(ctrl_op(ctrl::END_USER_RECOVERY), 0xc020_7511);
+        assert_eq!(ctrl_op(ctrl::UPDATE_SIZE), 0xc020_7515);
         assert_eq!(io_op(IO_FETCH), 0xc010_7520);
         assert_eq!(io_op(IO_COMMIT_AND_FETCH), 0xc010_7521);
     }

@@ -135,6 +135,29 @@ pub fn reads_straight() -> io::Result<bool> {
     Ok(places && Admin::open()?.features.is_some_and(|f| f & STRAIGHT == STRAIGHT))
 }
 
+/// Whether devices of this driver can grow while they are in use.
+///
+/// # Errors
+/// The driver is not there, or no permission.
+pub fn grows() -> io::Result<bool> {
+    Ok(Admin::open()?.features.is_some_and(|f| f & abi::F_UPDATE_SIZE != 0))
+}
+
+/// Gives a device that is served its new size in bytes, whole sectors; whoever has it open sees that.
+/// One that is not smaller stays as it is.
+///
+/// # Errors
+/// `Unsupported`: this driver cannot; `NotFound`: there is no such block device.
+pub fn grow(number: u32, size: u64) -> io::Result<()> {
+    let mut admin = Admin::open()?;
+    match admin.inspect(number)? {
+        Some(device) if device.size >= size => Ok(()),
+        // Some drivers do not look whether there is one.
+        Some(DeviceInfo { state: DeviceState::Live, .. }) => admin.update_size(number, size),
+        _ => Err(io::Error::new(io::ErrorKind::NotFound, "there is no such block device")),
+    }
+}
+
 /// Begins to take over a device whose server is gone: afterwards a
 /// [`UblkServer`](super::UblkServer) of this process may serve it. Waits up to `limit` until the
 /// driver is done with the former server, which takes seconds before kernel 6.7.
@@ -337,6 +360,14 @@ impl Admin {
     /// Makes the block device appear. Returns when it is there, which needs a server that answers.
     pub(super) fn start(&mut self, number: u32) -> io::Result<()> {
         self.run(ctrl::START_DEV, number, &mut [], u64::from(std::process::id()))
+    }
+
+    fn update_size(&mut self, number: u32, size: u64) -> io::Result<()> {
+        if self.features.is_none_or(|f| f & abi::F_UPDATE_SIZE == 0) {
+            let what = "this kernel's ublk driver cannot change the size of a device that is open";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        }
+        self.run(ctrl::UPDATE_SIZE, number, &mut [], size / 512)
     }
 
     /// Makes the block device disappear; the server gets its tags back. What is gone is stopped.

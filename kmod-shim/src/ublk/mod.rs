@@ -3,7 +3,7 @@
 //! libublk was looked at first: it brings its own ring and loop for each queue, a thread-local
 //! control ring and an async runtime, and needs libclang to build. Here the mirror's thread has the
 //! one ring on which block requests, disks and the peer meet, and what is left of the protocol is
-//! ten admin commands and two I/O commands.
+//! eleven admin commands and two I/O commands.
 //!
 //! A write's bytes are copied once before the core sees them, so that nobody can change them in
 //! flight: the two disks must get the same. A read changes nothing: where the driver registers the
@@ -27,8 +27,8 @@ mod requests;
 mod server;
 
 pub use device::{
-    DeviceInfo, DeviceState, Survival, begin_takeover, device_path, inspect, is_available,
-    is_claimed, reads_straight, remove, state, stop, survival,
+    DeviceInfo, DeviceState, Survival, begin_takeover, device_path, grow, grows, inspect,
+    is_available, is_claimed, reads_straight, remove, state, stop, survival,
 };
 pub use request::Wanted;
 pub use server::{DEPTH, MAX_IO, UblkServer, UblkSpec};

@@ -85,6 +85,10 @@ async fn driver_events(
                     tracing::error!("Next: {what} {}", failed.config.name);
                 });
             }
+            DriverEvent::Grown(size) => {
+                let mirror = Arc::clone(&mirror);
+                own.spawn(async move { drop(mirror.grow_device(size).await) });
+            }
             DriverEvent::FrontEnd(what) => {
                 agent.events.log(Event::driver(driver::FRONT_END, mirror.config.nmp, &[&what]));
             }

@@ -442,6 +442,25 @@ impl Managed {
         Ok(())
     }
 
+    /// The mirror has grown: so is its device, if it is open. Gives why that keeps its size; `None` if
+    /// it does not, or is not open. What has the size already stays as it is.
+    pub(super) async fn grow_device(&self, size: u64) -> Option<String> {
+        // Not while it is being opened or closed.
+        let stage = self.stage.lock().await;
+        if !stage.front_end {
+            return None;
+        }
+        let grown = timeout(CLOSE_LIMIT, self.driver.grow_front_end(size)).await;
+        drop(stage);
+        let kept = match grown {
+            Ok(Ok(())) => return None,
+            Ok(Err(why)) => why,
+            Err(_) => "the kernel does not answer".to_owned(),
+        };
+        tracing::warn!("{} keeps its size: {kept}", self.device);
+        Some(kept)
+    }
+
     /// Closes what serves the device. If that takes too long, it goes on by itself, and the next
     /// deactivation looks again.
     async fn close_front_end(&self) -> Step<()> {

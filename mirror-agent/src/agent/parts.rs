@@ -63,6 +63,10 @@ pub trait MirrorHandle: Send + Sync + 'static {
     /// Begins to serve requests; gives the socket or device that serves them.
     fn open_front_end(&self) -> Answer<Step<PathBuf>>;
 
+    /// Gives what serves requests, which is open, this size in bytes, for those who have it open, too.
+    /// What has that size stays as it is. An error says why it keeps its size.
+    fn grow_front_end(&self, size: u64) -> Answer<Result<(), String>>;
+
     /// Ends serving. Closing what is closed succeeds.
     fn close_front_end(&self) -> Answer<Step<()>>;
 
@@ -127,6 +131,8 @@ pub enum DriverEvent {
     TellPeerBehind(SessionNo),
     /// The device fails all I/O from now on.
     DeviceFailed,
+    /// The mirror has grown beyond the device that is open; bytes.
+    Grown(u64),
     /// Something is wrong with the front end; what.
     FrontEnd(String),
     /// The driver ended without having been asked to; why.

@@ -66,27 +66,38 @@ fn sentence(done: Done, mirror: &str) -> String {
     }
 }
 
-/// What is left to do once the mirror has grown. A block device keeps its size while it is open.
-fn after_growth(config: &MirrorConfig, device: &str, active: bool) -> String {
+/// What is left to do once the mirror has grown. `kept`: why the open device keeps its size, if it does.
+fn after_growth(
+    config: &MirrorConfig,
+    device: &str,
+    (active, kept): (bool, Option<&str>),
+) -> String {
     let name = &config.name;
     let copied =
         "What was added is being copied; until that is over the other server is half copied.";
-    let reopen = match (active, config.front_end) {
-        (false, _) => format!("clpmdctrl --active {name}"),
-        (true, FrontEnd::NbdSocket) => "clients see the new size when they connect anew".to_owned(),
-        (true, _) => format!(
-            "the open device keeps its size: clpmdctrl --deactive {name}, clpmdctrl --active {name}"
-        ),
+    let reopen = match (active, kept) {
+        (false, _) => Some(format!("clpmdctrl --active {name}")),
+        (true, None) => None,
+        (true, Some(_)) if config.front_end == FrontEnd::NbdSocket => {
+            Some("clients see the new size when they connect anew".to_owned())
+        }
+        (true, Some(why)) => Some(format!(
+            "the open device keeps its size ({why}): clpmdctrl --deactive {name}, clpmdctrl --active {name}"
+        )),
     };
     let fs = match config.fs {
-        FileSystem::None => String::new(),
+        FileSystem::None => None,
         FileSystem::Xfs => {
             let point = config.mount.as_ref().map(|m| m.point.display().to_string());
-            format!(", then xfs_growfs {}", point.unwrap_or_default())
+            Some(format!("xfs_growfs {}", point.unwrap_or_default()))
         }
-        _ => format!(", then resize2fs {device}"),
+        _ => Some(format!("resize2fs {device}")),
     };
-    format!("{copied} Next: {reopen}{fs}")
+    let next: Vec<_> = [reopen, fs].into_iter().flatten().collect();
+    match next.as_slice() {
+        [] => format!("{copied} So is {device}: it has the new size."),
+        next => format!("{copied} Next: {}", next.join(", then ")),
+    }
 }
 
 fn no_mirror(name: &str) -> Refused {
@@ -184,7 +195,11 @@ impl Agent {
         mirror.events.log(Event::later(later::EXTENDED, &[&mirror.device]));
         mirror.history.happened(history::GROWN, "the mirror has grown", None);
         let active = mirror.is_active().await == Some(true);
-        let next = after_growth(&mirror.config, &mirror.device, active);
+        let kept = match done {
+            Done::Grown(size) => mirror.grow_device(size).await,
+            _ => None,
+        };
+        let next = after_growth(&mirror.config, &mirror.device, (active, kept.as_deref()));
         Ok(Response::Done(format!("{} {next}", sentence(done, name))))
     }
 

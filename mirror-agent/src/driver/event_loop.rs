@@ -65,6 +65,10 @@ pub(super) struct EventLoop<M> {
     front: Option<Front>,
     /// Front ends that are closed to everybody, but have something to bring to its end.
     leftovers: Vec<Box<dyn FrontEnd>>,
+    /// Size of the mirror that the machine has told, 0 before.
+    size: u64,
+    /// Size of the device that is open, as far as that is known, 0 if it is not.
+    opened_with: u64,
     /// The device must fail: so must one of an earlier agent that is yet to be taken over.
     failed: bool,
     orders: Receiver<Order>,
@@ -106,6 +110,8 @@ impl<M: Machine> EventLoop<M> {
             net: Net::new(config.net)?,
             front: None,
             leftovers: Vec::new(),
+            size: 0,
+            opened_with: 0,
             failed: false,
             orders,
             eventfd: Arc::new(wake.as_fd().try_clone_to_owned()?),
@@ -291,13 +297,23 @@ impl<M: Machine> EventLoop<M> {
                 self.front_do(|end, ring, _| end.fail(ring));
                 self.owe(Report::DeviceFailed);
             }
-            Action::Grow { size } => self.front_do(|end, _, _| end.grow(size)),
+            Action::Grow { size } => self.grow(size),
             Action::TellPeerBehind { session } => self.owe(Report::TellPeerBehind { session }),
             // What is done in an emergency hangs on these.
             Action::Notice(notice @ (Notice::ErrorRecorded { .. } | Notice::BothActive)) => {
                 self.owe(Report::Notice(notice));
             }
             Action::Notice(notice) => self.report(notice),
+        }
+    }
+
+    /// The mirror has this size; the device, if one is open, is the agent's to make larger.
+    fn grow(&mut self, size: u64) {
+        self.size = size;
+        self.front_do(|end, _, _| end.grow(size));
+        if self.front.is_some() && size > self.opened_with {
+            self.opened_with = size;
+            self.owe(Report::Grown(size));
         }
     }
 
@@ -417,6 +433,11 @@ impl<M: Machine> EventLoop<M> {
             }
         };
         self.failed &= is_old;
+        // An earlier agent may not have come to make it larger.
+        self.opened_with = if is_old { 0 } else { spec.export().size };
+        if is_old && self.size > 0 {
+            self.owe(Report::Grown(self.size));
+        }
         self.count.forget_requests();
         end.start(&mut self.ring.owner(Owner::FRONT_END))?;
         if self.failed {

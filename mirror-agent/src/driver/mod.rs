@@ -136,6 +136,17 @@ pub enum FrontEndSpec {
     },
 }
 
+impl FrontEndSpec {
+    /// What is served.
+    fn export(&self) -> &Export {
+        match self {
+            Self::NbdSocket { export, .. }
+            | Self::NbdKernel { export, .. }
+            | Self::Ublk { export, .. } => export,
+        }
+    }
+}
+
 /// What a driver tells the agent without being asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Report {
@@ -151,6 +162,9 @@ pub enum Report {
     },
     /// The device fails from now on ([`Action::FailDevice`]). Never dropped.
     DeviceFailed,
+    /// The mirror has grown beyond the device that is open (bytes). Never dropped; if several wait, only
+    /// the newest is told.
+    Grown(u64),
     /// Something is wrong with the front end: what. Dropped (and logged) if the agent does not keep
     /// up.
     FrontEnd(String),

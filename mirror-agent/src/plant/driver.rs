@@ -51,6 +51,21 @@ impl Serving {
         Ok(place)
     }
 
+    /// Makes the device that is open larger.
+    async fn grow(self, size: u64) -> Result<(), String> {
+        match self {
+            Self::Socket(path) => {
+                let path = path.display();
+                Err(format!("what is connected to {path} keeps the size that it was told"))
+            }
+            Self::Nbd(device) => device.grow(size).await.map_err(|e| format!("nbd: {e}")),
+            Self::Ublk(place) => tokio::task::spawn_blocking(move || place.grow(size))
+                .await
+                .map_err(|e| e.to_string())?
+                .map_err(|e| e.to_string()),
+        }
+    }
+
     /// Does what is left to do when the front end is closed.
     async fn closed(self) {
         if let Self::Ublk(place) = self {
@@ -133,6 +148,10 @@ impl MirrorHandle for DriverHandle {
             let export = export_of(&handle, name).await?;
             serving.open(&handle, export).await
         })
+    }
+
+    fn grow_front_end(&self, size: u64) -> Answer<Result<(), String>> {
+        Box::pin(self.serving.clone().grow(size))
     }
 
     fn close_front_end(&self) -> Answer<Step<()>> {

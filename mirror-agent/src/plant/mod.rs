@@ -261,6 +261,7 @@ async fn forward(
                 }
                 Some(Report::TellPeerBehind { session }) => DriverEvent::TellPeerBehind(session),
                 Some(Report::DeviceFailed) => DriverEvent::DeviceFailed,
+                Some(Report::Grown(size)) => DriverEvent::Grown(size),
                 Some(Report::FrontEnd(what)) => DriverEvent::FrontEnd(what),
                 Some(Report::Ended(Ok(()))) => return,
                 Some(Report::Ended(Err(why))) => DriverEvent::Ended(why),

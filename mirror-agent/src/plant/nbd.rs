@@ -138,6 +138,16 @@ impl NbdDevice {
         Ok(number)
     }
 
+    /// Makes the device larger for all who have it open.
+    pub(super) async fn grow(&self, size: u64) -> io::Result<()> {
+        let here = match &*self.place.lock().unwrap_or_else(PoisonError::into_inner) {
+            Place::Here { number, identifier } => Some((*number, identifier.clone())),
+            Place::Nowhere | Place::Left(_) => None,
+        };
+        let (number, identifier) = here.ok_or(io::ErrorKind::NotFound)?;
+        blocking(move || kernel::grow(number, &identifier, size)).await
+    }
+
     /// Takes the device away, before its front end is closed. What is gone is taken away.
     pub(super) async fn close(&self) -> Step<()> {
         let Place::Here { number, identifier } = self.put(Place::Nowhere) else { return Ok(()) };
@@ -198,13 +208,15 @@ impl Left {
         self.ublk.as_ref().map(|_| CarrierKind::Ublk).or(nbd)
     }
 
-    /// The device that is still that of a mirror of this cluster partition, size and block size.
+    /// The device that is still that of a mirror of this cluster partition, size and block size; the
+    /// mirror may have grown since.
     pub(super) fn fitting(&self, identity: Id16, mirror: (u64, u32)) -> Option<Resumed> {
         if let Some(record) = &self.ublk {
             return super::fits(record, mirror).then_some(Resumed::Ublk);
         }
         let is_ours = |(found, of): &&(Found, Identity)| {
-            of.cluster_partition == identity && (found.size, found.block) == mirror
+            let fits = found.size <= mirror.0 && found.block == mirror.1;
+            of.cluster_partition == identity && fits
         };
         self.nbd.iter().find(is_ours).map(|(found, _)| Resumed::Nbd(found.clone()))
     }
@@ -326,6 +338,8 @@ mod tests {
         };
         assert_eq!(fitting(1, (4096, 512)), Some(3));
         assert_eq!(fitting(2, (4096, 512)), Some(1));
+        assert_eq!(fitting(2, (6144, 512)), Some(1), "the mirror has grown since");
+        assert_eq!(fitting(2, (2048, 512)), None);
         assert_eq!(fitting(3, (4096, 512)), None);
         assert_eq!(fitting(1, (4096, 4096)), None);
     }

@@ -86,6 +86,21 @@ impl Place {
         Ok(record.now_ours(self.settings.patience))
     }
 
+    /// Makes the device larger for all who have it open.
+    pub(super) fn grow(&self, size: u64) -> Result<(), HostError> {
+        let failed = HostError::system("ublk device");
+        let mut guard = self.lock();
+        let record = guard
+            .as_mut()
+            .ok_or_else(|| HostError::Command("there is no ublk device".to_owned()))?;
+        // The record is never smaller than the device: a larger one would not be taken over.
+        if ublk::grows().unwrap_or(false) && record.size < size {
+            record.size = size;
+            record.save(&self.settings.run_dir)?;
+        }
+        ublk::grow(record.number, size).map_err(failed)
+    }
+
     /// What was left is not taken over.
     pub(super) fn drop_record(&self) {
         *self.lock() = None;

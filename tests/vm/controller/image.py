@@ -18,7 +18,7 @@ from . import host
 BOOT_MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng"]
 MODULES = [*BOOT_MODULES, "ublk_drv", "nbd", "sch_netem", "softdog", "loop", "drbd", "dm_mod", "dm_flakey"]
 # Of this machine, with their libraries: program = package that has it.
-PROGRAMS = {"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "tc": "iproute2", "sqlite3": "sqlite3",
+PROGRAMS = {"mke2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "resize2fs": "e2fsprogs", "tc": "iproute2", "sqlite3": "sqlite3",
             "blkid": "util-linux", "mount": "mount", "umount": "mount",
             "dmsetup": "dmsetup"}
 # Other names of them.

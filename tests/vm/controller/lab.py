@@ -42,6 +42,7 @@ class Lab:
         self.heard = {1: 0, 2: 0}
         self.mirror, self.spare_shell = "md1", "shell1"
         self.mapped = {}  # (server, disk) -> the kind of device-mapper target above it
+        self.map_mb = {}  # the same -> how much of it that shows; else all
         self.var_mb = 0  # of a disk for what must outlive a restart; none
 
     # ---- machines
@@ -126,11 +127,12 @@ class Lab:
 
     # ---- disks below a layer of the kernel's (device mapper)
 
-    def map_disk(self, n, name, kind):
+    def map_disk(self, n, name, kind, mb=None):
         """What lies above a disk from now on: `linear`, as if nothing did; `error`, nothing works;
-        `bad-writes`, it can only be read. Restarts do not change it."""
+        `bad-writes`, it can only be read. It shows so many MiB of it, else all. Restarts do not change it."""
         known = (n, name) in self.mapped
         self.mapped[n, name] = kind
+        self.map_mb[n, name] = mb
         if self.machines[n].is_on():
             self._map(n, name, "reload" if known else "create")
 
@@ -138,7 +140,8 @@ class Lab:
         disk = {"data": "/dev/vda", "cluster": "/dev/vdb"}[name]
         target = {"linear": f"linear {disk} 0", "error": "error", "bad-writes": f"flakey {disk} 0 0 60 1 error_writes"}
         modules = "mod dm_mod dm_flakey"
-        table = f"0 $(blockdev --getsz {disk}) {target[self.mapped[n, name]]}"
+        mb = self.map_mb[n, name]
+        table = f"0 {mb * 2048 if mb else f'$(blockdev --getsz {disk})'} {target[self.mapped[n, name]]}"
         # Not suspended with a flush: that would wait for the disk, or for who writes to it.
         change = f"dmsetup reload {name} --table \"{table}\" && dmsetup suspend --nolockfs --noflush {name} && dmsetup resume {name}"
         # There is no udev here that would make the name.

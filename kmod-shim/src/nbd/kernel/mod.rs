@@ -182,6 +182,31 @@ pub fn reconnect(number: u32, geometry: &Geometry, socket: BorrowedFd<'_>) -> io
     netlink.ask(command::RECONFIGURE, &common(index(number), geometry, socket)).map(|_| ())
 }
 
+/// Gives a connected device of `identifier` its new size in bytes; whoever has it open sees that. One
+/// that is not smaller stays as it is. Requests in flight may be waited for.
+///
+/// # Errors
+/// `NotFound`: it is not connected (any more), or another's; `Unsupported`: the driver does not do it.
+pub fn grow(number: u32, identifier: &str, size: u64) -> io::Result<()> {
+    let size_of = || {
+        let found = look(number).filter(|found| found.identifier == identifier);
+        found.map(|found| found.size).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    };
+    if size_of()? >= size {
+        return Ok(());
+    }
+    Netlink::open(FAMILY)?.ask(command::RECONFIGURE, &larger(number, identifier, size))?;
+    if size_of()? < size {
+        let what = "this kernel's nbd driver did not change the size of the device";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
+    Ok(())
+}
+
+fn larger(number: u32, identifier: &str, size: u64) -> Attributes {
+    index(number).u64(attribute::SIZE, size).text(attribute::BACKEND_IDENTIFIER, identifier)
+}
+
 /// Takes a device away if it is that of `identifier`: whatever it has in flight fails, and so does
 /// all that its users still try. A device that is gone, or another's, is left alone.
 ///

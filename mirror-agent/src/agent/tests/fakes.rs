@@ -163,6 +163,7 @@ impl Fake {
             Command::Force { .. } => Ok(Done::ForcedWithCopy),
             Command::Shutdown | Command::Suspend => Ok(Done::Stopped),
             Command::Separate => Ok(Done::Separated),
+            Command::Resize => Ok(Done::Grown(8192)),
             _ => Ok(Done::Noted),
         }
     }
@@ -210,6 +211,11 @@ impl MirrorHandle for Fake {
     fn end(&self) -> Answer<()> {
         self.journal.note("end");
         Self::ready(())
+    }
+
+    fn grow_front_end(&self, size: u64) -> Answer<Result<(), String>> {
+        self.journal.note(format!("to {size} bytes"));
+        Self::ready(self.step("grow front end").map_err(|e| e.to_string()))
     }
 
     fn close_front_end(&self) -> Answer<Step<()>> {

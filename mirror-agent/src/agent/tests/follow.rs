@@ -59,6 +59,20 @@ async fn a_peer_is_not_told_during_a_session() {
     assert!(!lab.fake.journal.contains(tell));
 }
 
+/// Also without a command of an operator's here: the other side may have brought the new size along.
+#[tokio::test]
+async fn a_device_that_is_open_grows_with_its_mirror() {
+    let lab = lab("").await;
+    let mut tasks = started(&lab).await;
+    lab.mirror
+        .activate_from(&mut lab.mirror.enter().await.expect("free"), How::default())
+        .await
+        .expect("activated");
+    send(&lab, DriverEvent::Grown(8192)).await;
+    until("it grows", || lab.fake.journal.contains("to 8192 bytes")).await;
+    tasks.shutdown().await;
+}
+
 #[tokio::test]
 async fn notices_reach_the_event_log() {
     let lab = lab("").await;

@@ -72,6 +72,31 @@ async fn without_a_session_the_other_agent_is_asked_whether_it_is_active() {
     assert_eq!(lab.fake.journal.take()[1], "Force { peer_seen_active: None }");
 }
 
+/// What is open grows with the mirror; where it cannot, that is said, with what to do.
+#[tokio::test]
+async fn a_mirror_that_grows_takes_its_open_device_along() {
+    let lab = lab("").await;
+    let control = Control(Arc::clone(&lab.agent));
+    let resize = || Request::Resize { mirror: "md1".to_owned() };
+    let said = |response| match response {
+        Response::Done(text) => text,
+        other => panic!("{other:?}"),
+    };
+    let inactive = said(control.call(resize()).await);
+    assert!(inactive.ends_with("Next: clpmdctrl --active md1, then resize2fs /dev/NMP1"));
+    assert!(!lab.fake.journal.contains("grow front end"), "nothing is open");
+    let activate = Request::Activate { mirror: "md1".to_owned(), nomount: false, peer_down: false };
+    said(control.call(activate).await);
+    let live = said(control.call(resize()).await);
+    assert!(live.ends_with("Next: resize2fs /dev/NMP1"), "{live}");
+    assert!(lab.fake.journal.contains("to 8192 bytes"));
+    lab.fake.fail(&["grow front end"]);
+    let kept = said(control.call(resize()).await);
+    let next = "Next: the open device keeps its size (grow front end went wrong): \
+                clpmdctrl --deactive md1, clpmdctrl --active md1, then resize2fs /dev/NMP1";
+    assert!(kept.ends_with(next), "{kept}");
+}
+
 #[tokio::test]
 async fn every_request_has_its_command() {
     let lab = lab("").await;

@@ -91,9 +91,9 @@ pub fn judge(facts: &Facts<'_>) -> Verdict {
         return Verdict::Discard(Why::NotConfigured);
     }
     let own = (device.size, device.block);
-    // A mirror may have grown since, which its device has not.
+    // The mirror may have grown since, which its device has not, whatever its record says.
     let fits = |(size, block)| own.0 <= size && own.1 == block;
-    if own != (record.size, record.block) || !facts.mirror.is_none_or(fits) {
+    if !fits((record.size, record.block)) || !facts.mirror.is_none_or(fits) {
         return Verdict::Discard(Why::OtherSize);
     }
     Verdict::Adopt
@@ -165,6 +165,8 @@ mod tests {
         assert_eq!(with(|f| f.mirror = None), Verdict::Adopt);
         // Older kernels notice the death of a server late.
         assert_eq!(device_with(|d| d.state = DeviceState::Live), Verdict::Adopt);
+        // It was just to grow.
+        assert_eq!(device_with(|d| d.size -= 512), Verdict::Adopt);
     }
 
     #[test]
