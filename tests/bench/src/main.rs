@@ -4,6 +4,7 @@
 //! `scripts/bench` computes from these what no mirror can beat.
 
 mod disk;
+mod files;
 mod memory;
 mod net;
 mod samples;
@@ -39,6 +40,9 @@ enum What {
         /// Bytes of a request
         #[arg(long, default_value_t = 4096 + 32)]
         size: u32,
+        /// Requests on their way at a time: more than one fills the line
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+        depth: u8,
     },
     /// Direct writes of 4 KiB at random places of a file, one after the other
     Write {
@@ -54,6 +58,19 @@ enum What {
         #[arg(long, default_value_t = 1 << 20)]
         size: u32,
     },
+    /// Copies the first MiB of each STRIDE bytes of a file to another of the same size, once
+    CopyFile {
+        /// What is read, with direct I/O
+        from: PathBuf,
+        /// What is written, with direct I/O and a flush at the end
+        to: PathBuf,
+        /// 1 MiB copies everything
+        #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1 << 20..))]
+        stride: u64,
+        /// Copies at a time
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+        depth: u8,
+    },
 }
 
 fn main() -> Result<()> {
@@ -61,8 +78,9 @@ fn main() -> Result<()> {
     let length = Duration::from_secs(arguments.seconds);
     let samples = match arguments.what {
         What::Serve { address } => return net::serve(address),
-        What::RoundTrip { address, size } => net::round_trips(address, size, length)?,
+        What::RoundTrip { address, size, depth } => net::round_trips(address, size, depth, length)?,
         What::Write { file, flush } => disk::writes(&file, flush, length)?,
+        What::CopyFile { from, to, stride, depth } => files::copies(&from, &to, stride, depth)?,
         What::Copy { size } => memory::copies(size, length),
     };
     println!("{}", samples.json());

@@ -36,14 +36,22 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Requests of `size` bytes, each sent when the one before has been answered.
-pub(crate) fn round_trips(address: SocketAddr, size: u32, length: Duration) -> Result<Samples> {
+/// Requests of `size` bytes, each sent when all but `depth - 1` of those before have been answered.
+pub(crate) fn round_trips(
+    address: SocketAddr,
+    size: u32,
+    depth: u8,
+    length: Duration,
+) -> Result<Samples> {
     let mut stream =
         TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
     stream.set_nodelay(true)?;
     stream.write_all(&size.to_le_bytes())?;
     let request = vec![0; size as usize];
     let mut answer = ANSWER;
+    for _ in 1..depth {
+        stream.write_all(&request)?;
+    }
     Ok(Samples::take(length, size, || {
         stream.write_all(&request)?;
         stream.read_exact(&mut answer)
@@ -60,7 +68,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = thread::spawn(move || answer(listener.accept().unwrap().0));
-        let samples = round_trips(address, 4128, Duration::from_millis(20)).unwrap();
+        let samples = round_trips(address, 4128, 3, Duration::from_millis(20)).unwrap();
         assert!(samples.json()["iops"].as_f64().unwrap() > 0.0);
         assert!(server.join().unwrap().is_err(), "it ends with its connection");
     }

@@ -26,8 +26,13 @@ impl Samples {
             micros.push((now - before).as_secs_f64() * 1e6);
             before = now;
         }
+        Ok(Self::of(micros, bytes, before - start))
+    }
+
+    /// Operations of `bytes` each that took `micros`, all of them together `elapsed`.
+    pub(crate) fn of(mut micros: Vec<f64>, bytes: u32, elapsed: Duration) -> Self {
         micros.sort_by(f64::total_cmp);
-        Ok(Self { micros, bytes, elapsed: before - start })
+        Self { micros, bytes, elapsed }
     }
 
     fn percentile(&self, percent: usize) -> f64 {
