@@ -42,7 +42,8 @@ with_marks() {
 all_marked_before() {
     set_hot_regions 1048576
     as_new
-    lab_run 1 clpmdctrl --cancel md1 >&2
+    # Not before it copies.
+    wait_for 20 "the recovery can be stopped" lab_run 1 clpmdctrl --cancel md1 || die "the recovery cannot be stopped"
     wait_for 20 "the recovery has stopped" is_not_recovering || die "the recovery does not stop"
     check_marks
     active md1

@@ -26,14 +26,15 @@ memory_part() {
 agent_file() { lab_enter "$1" sh -c "cat /proc/\$(cat /run/agent.pid)/$2"; }
 kib_of() { agent_file "$1" "$2" | awk -v key="$3:" '$1 == key { print $2 }'; } # kib_of SERVER FILE KEY
 
-# Large and small writes at random places: all buffers are in use, and marks everywhere.
+# Large and small writes at random places: all buffers are in use, and marks everywhere. Not for long: what is
+# written takes room on the disk, twice.
 load_all() {
     local m pids=() pid
     for ((m = 1; m <= $1; m++)); do active "md$m"; done
     IDLE=("" "$(kib_of 1 status VmRSS)" "$(kib_of 2 status VmRSS)")
     for ((m = 1; m <= $1; m++)); do
         lab_run 1 fio --name=x --ioengine=nbd --uri="$(mirror_uri "md$m")" --rw=randwrite --bssplit=4k/90:1m/10 --iodepth=32 \
-            --size="${TIB_MB}m" --randrepeat=0 --norandommap --time_based --runtime=$((2 * LENGTH)) --output-format=json \
+            --size="${TIB_MB}m" --io_size=256m --randrepeat=0 --norandommap --runtime=$((4 * LENGTH)) --output-format=json \
             </dev/null >"$WORK/all.$m.out" 2>&1 &
         pids+=("$!")
     done
