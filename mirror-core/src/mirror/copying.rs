@@ -29,8 +29,11 @@ use std::collections::BTreeMap;
 /// interruption makes to be copied again.
 const FLUSH_EVERY_BYTES: u64 = 64 << 20;
 
-/// An application that wrote within this time is busy: recovery steps back, ms.
+/// An application that asked for something within this time is busy: recovery steps back, ms.
 const BUSY_MS: u64 = 50;
+
+/// Longest copy while the application is busy, bytes: what a request may have to wait for at the disks.
+const BUSY_COPY_BYTES: u64 = 256 << 10;
 
 /// What a recovery flush is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -261,19 +264,23 @@ impl Mirror {
     }
 
     fn copy_depth(&self) -> usize {
-        let busy =
-            self.active && self.last_write.is_some_and(|last| self.now.mono.since(last) < BUSY_MS);
-        if busy { self.tuning.copy_depth_busy } else { self.tuning.copy_depth }
+        if self.is_busy() { self.tuning.copy_depth_busy } else { self.tuning.copy_depth }
     }
 
-    /// The next run of dirty regions, at most one frame long.
+    fn is_busy(&self) -> bool {
+        let lately = |last| self.now.mono.since(last) < BUSY_MS;
+        self.active && (self.app.has_requests() || self.last_request.is_some_and(lately))
+    }
+
+    /// The next run of dirty regions, at most one frame long, and less while the application is busy.
     fn next_copy(&mut self) -> Option<Extent> {
         let size = self.meta.record.size;
+        let longest = if self.is_busy() { BUSY_COPY_BYTES } else { MAX_EXTENT_BYTES };
+        let most = u32::try_from(longest / REGION_BYTES).unwrap_or(1);
         let session = self.session_mut()?;
         let (copying, dirty) = (session.copying.as_mut()?, session.dirty.as_ref()?);
         let first = dirty.next_set(copying.cursor)?;
         let mut end = first + 1;
-        let most = u32::try_from(MAX_EXTENT_BYTES / REGION_BYTES).unwrap_or(1);
         while end < dirty.len() && end - first < most && dirty.get(end) {
             end += 1;
         }

@@ -144,6 +144,8 @@ pub struct Mirror {
     last_verdict: Option<Verdict>,
     last_peer: Option<Card>,
     last_write: Option<Millis>,
+    /// When the application last asked for something, or had it answered.
+    last_request: Option<Millis>,
     cool: app::Cool,
     waits: waits::Watch,
 }
@@ -210,6 +212,7 @@ impl Mirror {
             last_verdict: None,
             last_peer: None,
             last_write: None,
+            last_request: None,
             cool: app::Cool::default(),
             waits: waits::Watch::default(),
         }

@@ -61,7 +61,7 @@ impl Default for Tuning {
             cool_ms: 2000,
             hot_regions: 65_536,
             ahead_regions: 64,
-            copy_depth: 8,
+            copy_depth: 16,
             copy_depth_busy: 2,
             auto_recovery: AutoRecovery::Always,
             fenced: false,

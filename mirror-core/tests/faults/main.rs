@@ -3,7 +3,7 @@
 mod rig;
 
 use mirror_core::command::{Command, Done, Refusal};
-use mirror_core::io::{IoFailure, RequestError};
+use mirror_core::io::{DataOp, IoFailure, RequestError};
 use mirror_core::record::{Inconsistent, NUMBER_MAX, PEER_NUMBER_MAX, Record};
 use mirror_core::status::Waits;
 use mirror_core::units::{ActivationNo, Generation, Id16, SessionNo, Side};
@@ -408,12 +408,17 @@ fn recovering() -> Rig {
     let mut rig = Rig::active_alone();
     rig.write(0);
     rig.data_ends(Ok(None));
+    meets(&mut rig);
+    rig
+}
+
+/// It meets its peer again, and is the source.
+fn meets(rig: &mut Rig) {
     rig.meet(constructed(Side::Second), false);
     rig.receive(0, Message::Offer { session: SessionNo(11) });
     rig.receive(0, Message::Opened { session: SessionNo(11) });
     rig.receive(11, Message::MarksEnd);
     assert!(rig.sent.iter().any(|m| matches!(m, Message::CopyStart { .. })), "it is the source");
-    rig
 }
 
 fn block() -> mirror_core::buf::Buf {
@@ -478,7 +483,7 @@ fn marks_ahead_go_with_the_session() {
     let mut rig = Rig::active();
     rig.write(0);
     rig.write(1 << 16);
-    assert_eq!(rig.marked(), 16, "all of the group");
+    assert_eq!(rig.marked(), 64, "all of the group");
     rig.disconnect();
     assert_eq!(rig.marked(), 2);
 }
@@ -556,4 +561,45 @@ fn an_order_whose_record_fails_may_be_recorded_all_the_same() {
     failed.disk_error = true;
     let force = Command::Force { peer_seen_active: None };
     assert_eq!(answer(Rig::new(failed), force), [Err(Refusal::DiskFailed)]);
+}
+
+/// A source with a difference of 64 regions, in a row, about to copy it.
+fn with_much_to_copy() -> Rig {
+    let mut rig = Rig::active_alone();
+    for region in 0..64 {
+        rig.write(region << 16);
+        rig.data_ends(Ok(None));
+    }
+    meets(&mut rig);
+    rig
+}
+
+/// How long the copies are that it begins with, in regions.
+fn copies_of(rig: &mut Rig) -> Vec<u64> {
+    rig.receive(11, Message::CopyReady);
+    let reads =
+        rig.data.iter().map(|(_, op, extent)| (matches!(op, DataOp::Read), extent.len >> 16));
+    reads.filter(|(is_read, len)| *is_read && *len > 0).map(|(_, len)| len).collect()
+}
+
+#[test]
+fn a_recovery_steps_back_for_a_busy_application() {
+    let mut rig = with_much_to_copy();
+    rig.pass(100);
+    assert_eq!(copies_of(&mut rig), [16, 16, 16, 16], "nobody is in its way");
+
+    let mut rig = with_much_to_copy();
+    rig.pass(20);
+    assert_eq!(copies_of(&mut rig), [4, 4], "it has just written");
+
+    let mut rig = with_much_to_copy();
+    rig.read(6 << 20);
+    rig.pass(1000);
+    assert_eq!(copies_of(&mut rig), [4, 4], "it waits for a read");
+    rig.data_ends(Ok(Some(mirror_core::buf::Buf::copied_from(&[0; 512]))));
+    rig.pass(100);
+    rig.data_ends(Ok(Some(mirror_core::buf::Buf::copied_from(&vec![0; 1 << 18]))));
+    rig.acks(11);
+    let longest = rig.data.iter().map(|(_, _, extent)| extent.len >> 16).max();
+    assert_eq!(longest, Some(16), "it has what it wanted");
 }

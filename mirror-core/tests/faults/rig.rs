@@ -14,7 +14,7 @@ use mirror_core::record::{Card, Record};
 use mirror_core::units::{Extent, Generation, Id16, Millis, Now, SessionNo, Side, regions_in};
 use mirror_core::wire::{Frame, Message, PeerHello};
 
-pub(crate) const SIZE: u64 = 1 << 20;
+pub(crate) const SIZE: u64 = 8 << 20;
 const CONN: ConnId = ConnId(7);
 
 /// What one side of a mirror in sync has recorded.
@@ -35,7 +35,7 @@ pub(crate) struct Rig {
     side: Side,
     next_id: u64,
     /// What the data partition has not answered yet, oldest first.
-    pub(crate) data: Vec<(IoId, DataOp)>,
+    pub(crate) data: Vec<(IoId, DataOp, Extent)>,
     pub(crate) sent: Vec<Message>,
     pub(crate) completed: Vec<(RequestId, Result<Option<Buf>, RequestError>)>,
     pub(crate) replies: Vec<(CommandId, Result<Done, Refusal>)>,
@@ -143,7 +143,7 @@ impl Rig {
             self.mirror.handle(self.now, event, &mut out);
             for action in out {
                 match action {
-                    Action::Data { io, op, .. } => self.data.push((io, op)),
+                    Action::Data { io, op, extent } => self.data.push((io, op, extent)),
                     Action::Meta { io, offset, .. } => {
                         self.record_writes += u32::from(offset < BITMAP);
                         let failed = Err(IoFailure::Errno(5));
@@ -211,7 +211,7 @@ impl Rig {
 
     /// The oldest operation on the data partition ends.
     pub(crate) fn data_ends(&mut self, result: Result<Option<Buf>, IoFailure>) {
-        let (io, _) = self.data.remove(0);
+        let (io, ..) = self.data.remove(0);
         self.handle(Event::DataDone { io, result });
     }
 

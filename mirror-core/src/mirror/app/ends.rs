@@ -95,6 +95,9 @@ impl Mirror {
 
     pub(super) fn finish(&mut self, token: u64, result: Result<(), RequestError>) {
         let Some(op) = self.app.ops.remove(&token) else { return };
+        if matches!(op.origin, Origin::Request(_)) {
+            self.last_request = Some(self.now.mono);
+        }
         if op.hot {
             let mirrored = self.is_mirroring();
             self.hot.end(op.extent.regions(), mirrored);

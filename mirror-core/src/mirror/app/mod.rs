@@ -109,6 +109,11 @@ impl App {
         self.ops.is_empty()
     }
 
+    /// Requests of the application's are open.
+    pub(super) fn has_requests(&self) -> bool {
+        self.ops.values().any(|op| matches!(op.origin, Origin::Request(_)))
+    }
+
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -171,6 +176,7 @@ impl Mirror {
             RequestOp::Zero { unmap } => What::Zero { unmap },
             RequestOp::Flush => What::Flush,
         };
+        self.last_request = Some(self.now.mono);
         self.begin_op(Origin::Request(request.id), what, request.extent, request.fua);
     }
 
