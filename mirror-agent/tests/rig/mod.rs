@@ -212,8 +212,8 @@ impl Rig {
     pub fn next(&self) -> Event {
         loop {
             match self.seen.recv_timeout(LIMIT).expect("an event") {
-                // Parts of a frame: how many there are is the network's affair. The partitions
-                // are measured for each connection.
+                // Parts of a frame: how many there are is the network's affair. The partitions are
+                // measured before each agreement.
                 Event::Heard { .. } | Event::Measured { .. } => {}
                 event => return event,
             }
@@ -224,7 +224,8 @@ impl Rig {
         let end = Instant::now() + time;
         while let Ok(event) = self.seen.recv_timeout(end.saturating_duration_since(Instant::now()))
         {
-            assert!(matches!(event, Event::Heard { .. }), "unexpected {event:?}");
+            let passes = matches!(event, Event::Heard { .. } | Event::Measured { .. });
+            assert!(passes, "unexpected {event:?}");
         }
     }
 

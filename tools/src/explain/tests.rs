@@ -95,6 +95,23 @@ fn an_active_side_is_closed_before_a_force() {
     );
 }
 
+/// A copy that has just begun.
+fn copying(source: usize, target: usize, kind: CopyKind, total_bytes: u64) -> MirrorReport {
+    let mut r = equal();
+    r.status.phase = Phase::Recovering;
+    r.status.recovery = Some(RecoveryStatus {
+        source,
+        target,
+        kind,
+        percent: 7,
+        used_seconds: 3,
+        remain_seconds: None,
+        copied_bytes: 7,
+        total_bytes,
+    });
+    r
+}
+
 #[test]
 fn the_next_step_fits_the_state() {
     let mut separated = alone();
@@ -107,18 +124,7 @@ fn the_next_step_fits_the_state() {
     let mut failed = alone();
     failed.status.sides[1].disk_error = Some(true);
     assert!(next(&told(failed)).starts_with("replace the disk of server2"));
-    let mut copying = equal();
-    copying.status.phase = Phase::Recovering;
-    copying.status.recovery = Some(RecoveryStatus {
-        source: 1,
-        target: 0,
-        kind: CopyKind::Full,
-        percent: 7,
-        used_seconds: 3,
-        remain_seconds: None,
-        copied_bytes: 7,
-        total_bytes: 100 << 30,
-    });
+    let copying = copying(1, 0, CopyKind::Full, 100 << 30);
     let text = told(copying);
     assert!(text.contains("copied from server2 to server1 (7 % of 100 GiB)"), "{text}");
     assert!(text.contains("only server2 is complete until the copy has ended"), "{text}");
@@ -175,18 +181,7 @@ fn grown(report: MirrorReport, kinds: &[&str]) -> String {
 
 #[test]
 fn a_mirror_that_grows_is_told_from_one_that_is_recovered() {
-    let mut copying = equal();
-    copying.status.phase = Phase::Recovering;
-    copying.status.recovery = Some(RecoveryStatus {
-        source: 0,
-        target: 1,
-        kind: CopyKind::Difference,
-        percent: 7,
-        used_seconds: 3,
-        remain_seconds: None,
-        copied_bytes: 7,
-        total_bytes: 1 << 30,
-    });
+    let copying = copying(0, 1, CopyKind::Difference, 1 << 30);
     for last in ["grown", "grows-later"] {
         let text = grown(copying.clone(), &["recovery-finished", last, "recovery-started"]);
         assert!(
