@@ -251,6 +251,20 @@ fn a_client_waits_when_the_bounds_are_reached() {
     assert_eq!(parts.len(), 32, "32 MiB of reads");
 }
 
+/// The kernel is told of a larger device while it is connected.
+#[test]
+fn what_was_added_can_be_addressed_by_a_client_that_is_connected() {
+    let mut c = negotiated();
+    let mut parts = Vec::new();
+    let read = |cookie| header(command::READ, 0, cookie, SIZE, 512);
+    feed(&mut c, &read(1), &mut parts);
+    assert_eq!(sent(&mut c), simple_reply(1, error::EINVAL));
+    c.grow(&Arc::new(Export { name: "md1".into(), size: SIZE + 4096, block: 512 }));
+    feed(&mut c, &read(2), &mut parts);
+    assert!(sent(&mut c).is_empty());
+    assert_eq!(parts.len(), 1, "the core has it");
+}
+
 #[test]
 fn a_failed_device_answers_everything_itself() {
     let mut c = negotiated();

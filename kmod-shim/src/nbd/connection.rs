@@ -189,6 +189,12 @@ impl Connection {
         self.fail_pending(false);
     }
 
+    /// The export has grown: this is what requests may address from now on, and what a client is told
+    /// that has not been told yet.
+    pub fn grow(&mut self, export: &Arc<Export>) {
+        self.export = Arc::clone(export);
+    }
+
     /// Every request, old or new, fails from now on, and nothing reaches the core. Results of
     /// parts that it has must not be handed in any more.
     pub fn fail(&mut self) {

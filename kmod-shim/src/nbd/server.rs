@@ -271,9 +271,10 @@ impl FrontEnd for NbdServer {
     }
 
     fn grow(&mut self, size: u64) {
-        // Connections that are open keep what they were told.
         if size > self.export.size {
             self.export = Arc::new(Export { size, ..(*self.export).clone() });
+            // A client keeps the size that it was told, unless it is the kernel's and told another way.
+            self.clients.iter_mut().flatten().for_each(|c| c.machine.grow(&self.export));
         }
     }
 

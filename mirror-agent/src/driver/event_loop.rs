@@ -509,7 +509,8 @@ impl<M: Machine> EventLoop<M> {
 
     fn stop(&mut self, now: Millis) {
         if self.stopping.is_none() {
-            self.stopping = Some(now.plus(self.disk_limit_ms));
+            // What is lent to a disk that hangs must be answered before: nobody could later.
+            self.stopping = Some(now.plus(self.disk_limit_ms.max(FRONT_END_LIMIT_MS + 1000)));
             self.close_front_end(None, now);
             self.net_do(Net::stop);
             self.ring.owner(Owner::WAKE).cancel(self.wake_token);

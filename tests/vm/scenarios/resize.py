@@ -38,7 +38,9 @@ def scenario(lab):
     said = answers[-1]
     lab.say(said)
     lab.check(f"md1 has {large * MIB} bytes now" in said, f"the size is said: {said}")
-    lab.goes_on()
+    # What was added is copied meanwhile, which takes a starved machine a while.
+    lab.wait_normal(120)
+    lab.goes_on(60)
     live = "keeps its size" not in said
     lab.check(live == can_grow(lab), f"what the kernel can do is done: {said}")
     if not live:
