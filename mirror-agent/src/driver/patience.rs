@@ -9,16 +9,23 @@
 use kmod_shim::sys::Awake;
 use std::time::Duration;
 
-/// Longer waits count as this long.
+/// Longer waits count as this long, µs.
 const LONG_US: u32 = 1000;
-/// Expected waits that are longer than this are slept through.
-const WORTH_US: u32 = 150;
+/// Expected waits that are longer than this are slept through, µs.
+const WORTH_US: u32 = 80;
+/// Nobody who needs the processor is kept from it for longer, µs.
+const LONGEST_US: u32 = 120;
 /// Operations under way above which there is no hurry.
 const FEW: u32 = 4;
+/// Waits that are slept through after a flush: those threads need processors on both sides.
+const FLUSH_REST: u32 = 16;
 /// Averages go over about this many waits, and are kept as so many times the value.
 const WEIGHT: u32 = 8;
-/// Staying awake in vain costs as much as so many times that it helped, and so many are remembered.
-const IN_VAIN: u32 = 8;
+/// Staying awake costs as much as so many times that it helped: where it was too short, and where
+/// others needed the processor.
+const TOO_SHORT: u32 = 6;
+const DISTURBED: u32 = 8;
+/// So many times that it helped are remembered.
 const MOST_CREDIT: u32 = 32;
 /// Waits that are slept through once it does not pay: at first, and at the most.
 const REST: (u32, u32) = (256, 1 << 16);
@@ -58,7 +65,7 @@ impl Patience {
             operation_us: LONG_US * WEIGHT,
             peer_us: LONG_US * WEIGHT,
             depth: 0,
-            credit: IN_VAIN,
+            credit: DISTURBED,
             rest: 0,
             next_rest: REST.0,
             possible: processors > 1,
@@ -70,6 +77,9 @@ impl Patience {
     pub(super) fn awake(&mut self, what: For, under_way: usize) -> Option<Duration> {
         let under_way = u32::try_from(under_way).unwrap_or(u32::MAX).min(LONG_US);
         self.depth = average(self.depth, under_way);
+        if what == For::Thread {
+            self.rest = self.rest.max(FLUSH_REST);
+        }
         if self.rest > 0 {
             self.rest -= 1;
             return None;
@@ -81,7 +91,7 @@ impl Patience {
         };
         let few = self.depth <= FEW * WEIGHT;
         let worth = self.possible && few && expected <= WORTH_US;
-        worth.then(|| Duration::from_micros(u64::from(2 * expected + 10)))
+        worth.then(|| Duration::from_micros(u64::from((3 * expected + 20).min(LONGEST_US))))
     }
 
     /// A wait took so long; how staying awake went, if that was tried.
@@ -97,17 +107,18 @@ impl Patience {
                 self.credit = MOST_CREDIT.min(self.credit + 1);
                 self.next_rest = REST.0.max(self.next_rest - self.next_rest / 64);
             }
-            Some(Awake::TooShort | Awake::Disturbed) => self.in_vain(),
+            Some(Awake::TooShort) => self.in_vain(TOO_SHORT),
+            Some(Awake::Disturbed) => self.in_vain(DISTURBED),
             None => {}
         }
     }
 
-    fn in_vain(&mut self) {
-        if let Some(left) = self.credit.checked_sub(IN_VAIN) {
+    fn in_vain(&mut self, cost: u32) {
+        if let Some(left) = self.credit.checked_sub(cost) {
             self.credit = left;
             return;
         }
-        self.credit = IN_VAIN;
+        self.credit = DISTURBED;
         self.rest = self.next_rest;
         self.next_rest = (2 * self.next_rest).min(REST.1);
     }
@@ -146,7 +157,7 @@ mod tests {
             waits(&mut patience, what, 1, 50, 100);
             assert_eq!(waits(&mut patience, what, 1, 50, 100), 100);
             let awake = patience.awake(what, 1).unwrap();
-            assert!((100..200).contains(&micros(awake)), "{awake:?}");
+            assert!((50..=120).contains(&micros(awake)), "{awake:?}");
             waits(&mut patience, what, 1, 5000, 100);
             assert_eq!(waits(&mut patience, what, 1, 5000, 100), 0);
         }
@@ -169,6 +180,15 @@ mod tests {
         waits(&mut patience, For::Operation, 32, 20, 100);
         assert_eq!(waits(&mut patience, For::Operation, 32, 20, 100), 0);
         assert_eq!(waits(&mut Patience::new(1), For::Operation, 1, 20, 1000), 0);
+    }
+
+    #[test]
+    fn after_a_flush_the_next_waits_are_slept_through() {
+        let mut patience = Patience::new(2);
+        waits(&mut patience, For::Operation, 1, 50, 100);
+        assert_eq!(waits(&mut patience, For::Thread, 1, 50, 1), 0);
+        assert_eq!(waits(&mut patience, For::Operation, 1, 50, 15), 0);
+        assert_eq!(waits(&mut patience, For::Operation, 1, 50, 10), 10);
     }
 
     /// Every second time it is in vain.
