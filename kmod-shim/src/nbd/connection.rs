@@ -94,6 +94,12 @@ impl Connection {
         Self::in_phase(export, Phase::Serving, Vec::new())
     }
 
+    /// The mirror has grown. A client that was told its size asks for no more than that; the kernel is
+    /// told the new one while it is connected, and asks then.
+    pub fn grow(&mut self, export: Arc<Export>) {
+        self.export = export;
+    }
+
     fn in_phase(export: Arc<Export>, phase: Phase, answers: Vec<u8>) -> Self {
         Self {
             export,

@@ -271,9 +271,10 @@ impl FrontEnd for NbdServer {
     }
 
     fn grow(&mut self, size: u64) {
-        // Connections that are open keep what they were told.
         if size > self.export.size {
             self.export = Arc::new(Export { size, ..(*self.export).clone() });
+            let clients = self.clients.iter_mut().flatten();
+            clients.for_each(|client| client.machine.grow(self.export.clone()));
         }
     }
 
