@@ -148,6 +148,9 @@ impl Mirror {
         record.grown_from = earlier.map_or(record.size, |from| from.min(record.size));
         record.size = size;
         let dirty = record.grown_regions();
+        // The region in which the mirror ended may have been marked ahead of writes: that mark is to
+        // stay now.
+        self.hot.differ(dirty.clone());
         if let Some(marks) = &mut self.meta.marks {
             marks.grow(regions_in(size), dirty);
         }

@@ -3,7 +3,7 @@
 mod rig;
 
 use mirror_core::command::{Command, Done, Refusal};
-use mirror_core::io::{IoFailure, RequestError};
+use mirror_core::io::{Event, IoFailure, RequestError};
 use mirror_core::record::{Inconsistent, NUMBER_MAX, PEER_NUMBER_MAX, Record};
 use mirror_core::status::Waits;
 use mirror_core::units::{ActivationNo, Generation, Id16, SessionNo, Side};
@@ -481,6 +481,49 @@ fn marks_ahead_go_with_the_session() {
     assert_eq!(rig.marked(), 16, "all of the group");
     rig.disconnect();
     assert_eq!(rig.marked(), 2);
+}
+
+/// A mirror in sync of this size, in a session with a peer that has room for more.
+fn active_with_room(size: u64) -> Rig {
+    let ours = |side| Record { size, ..constructed(side) };
+    let mut rig = Rig::new(ours(Side::First));
+    rig.handle(Event::Measured { capacity: 2 * rig::SIZE });
+    rig.room = 2 * rig::SIZE;
+    rig.meet(ours(Side::Second), false);
+    rig.receive(0, Message::Offer { session: SessionNo(11) });
+    rig.receive(0, Message::Opened { session: SessionNo(11) });
+    rig.command(Command::Activate { peer_down: false, peer_seen_active: None });
+    let number = rig.asked().expect("the peer is asked");
+    rig.receive(11, Message::ActivateGrant { number });
+    rig
+}
+
+/// The mirror ends within a region that was marked ahead of writes: once it grows, the rest of that
+/// region differs.
+#[test]
+fn a_mark_ahead_stays_where_the_mirror_grows() {
+    let size = rig::SIZE - 4096;
+    let mut rig = active_with_room(size);
+    rig.write(0);
+    rig.command(Command::Resize);
+    rig.data_ends(Ok(None));
+    // Both agree anew. What was under way is settled first, and meanwhile the application writes on.
+    let mut theirs = Record { size, session: SessionNo(11), ..constructed(Side::Second) };
+    (theirs.session_open, theirs.known_activation) = (true, ActivationNo(1));
+    rig.meet(theirs, false);
+    rig.receive(0, Message::Offer { session: SessionNo(12) });
+    rig.sent.clear();
+    rig.receive(0, Message::Opened { session: SessionNo(12) });
+    rig.receive(12, Message::MarksEnd);
+    rig.receive(12, Message::CopyReady);
+    rig.write(1 << 16);
+    assert!(rig.is_marked(size - 1), "marked ahead");
+    rig.all_goes_well(12, &block());
+    assert!(rig.sent.iter().any(|m| matches!(m, Message::Adopt { .. })), "the copy is over");
+    rig.receive(12, Message::Adopted);
+    assert_eq!(rig.record().size, 2 * rig::SIZE);
+    assert!(!rig.is_marked(size - rig::SIZE / 2), "the session has ended, and no write came there");
+    assert!(rig.is_marked(size), "nothing tells the peer of the rest of the region");
 }
 
 /// Alone, every mark is a difference that has to be copied.

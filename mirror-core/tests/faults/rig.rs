@@ -34,6 +34,8 @@ pub(crate) struct Rig {
     now: Now,
     side: Side,
     next_id: u64,
+    /// Bytes of the data partition of the peer.
+    pub(crate) room: u64,
     /// What the data partition has not answered yet, oldest first.
     pub(crate) data: Vec<(IoId, DataOp)>,
     pub(crate) sent: Vec<Message>,
@@ -76,6 +78,7 @@ impl Rig {
             now,
             side,
             next_id: 0,
+            room: SIZE,
             data: Vec::new(),
             sent: Vec::new(),
             completed: Vec::new(),
@@ -132,6 +135,12 @@ impl Rig {
         self.mirror.marked(usize::MAX).bytes >> 16
     }
 
+    /// Whether the byte at `offset` counts as different.
+    pub(crate) fn is_marked(&self, offset: u64) -> bool {
+        let ranges = self.mirror.marked(usize::MAX).ranges;
+        ranges.iter().any(|r| (r.offset..r.offset + r.len).contains(&offset))
+    }
+
     pub(crate) fn record(&self) -> &Record {
         self.mirror.record()
     }
@@ -179,6 +188,24 @@ impl Rig {
             _ => None,
         });
         self.receive(session, Message::Ack { id: id.expect("something was sent"), ok: true });
+    }
+
+    /// Both disks end what is asked of them, until nothing is; reads bring `block`.
+    pub(crate) fn all_goes_well(&mut self, session: u64, block: &Buf) {
+        let mut seen = 0;
+        loop {
+            while let Some((_, op)) = self.data.first() {
+                let bytes = matches!(op, DataOp::Read).then(|| block.clone());
+                self.data_ends(Ok(bytes));
+            }
+            let Some(message) = self.sent.get(seen) else { return };
+            seen += 1;
+            if let Message::Write { id, .. } | Message::Flush { id } | Message::Copy { id, .. } =
+                *message
+            {
+                self.receive(session, Message::Ack { id, ok: true });
+            }
+        }
     }
 
     pub(crate) fn pass(&mut self, ms: u64) {
@@ -251,7 +278,7 @@ impl Rig {
             wants_recovery: true,
             apart: false,
             rejoins: false,
-            capacity: SIZE,
+            capacity: self.room,
             device_block: 512,
             marked: 0,
         };
