@@ -526,6 +526,23 @@ fn a_mark_ahead_stays_where_the_mirror_grows() {
     assert!(rig.is_marked(size), "nothing tells the peer of the rest of the region");
 }
 
+/// What its last attempt to join a mirror has left to it is not the size of this one.
+#[test]
+fn a_half_copied_peer_without_history_makes_no_mirror_larger() {
+    let mut record = constructed(Side::First);
+    (record.owes_all, record.bases) = (true, [None; 2]);
+    let mut rig = Rig::new(record);
+    let mut theirs = Record::blank(Id16([5; 16]), Side::Second);
+    (theirs.size, theirs.block) = (2 * rig::SIZE, 512);
+    let toward = Generation::new(7).expect("not zero");
+    theirs.inconsistent = Some(Inconsistent { toward, all: true });
+    rig.room = 2 * rig::SIZE;
+    rig.meet(theirs, false);
+    rig.receive(0, Message::Offer { session: SessionNo(11) });
+    assert_eq!(rig.record().session, SessionNo(11), "it is copied to");
+    assert_eq!(rig.record().size, rig::SIZE);
+}
+
 /// Alone, every mark is a difference that has to be copied.
 #[test]
 fn alone_nothing_is_marked_ahead() {
