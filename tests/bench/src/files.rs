@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn the_runs_and_nothing_between_them_are_copied() {
-        let name = |what| std::env::temp_dir().join(format!("limits.{what}.{}", std::process::id()));
+        let name =
+            |what| std::env::temp_dir().join(format!("limits.{what}.{}", std::process::id()));
         let (from, to) = (name("from"), name("to"));
         std::fs::write(&from, vec![7; 8 << 20]).unwrap();
         std::fs::write(&to, vec![0; 8 << 20]).unwrap();
