@@ -157,6 +157,11 @@ impl Mirror {
     }
 
     pub(super) fn growth_recorded(&mut self, id: CommandId) {
+        if self.detach != Detach::No {
+            // The peer's disk is the only one now, and has not grown; another agreement would end it.
+            self.end_growth(id, Err(Refusal::DiskFailed));
+            return;
+        }
         let until = self.now.mono.plus(PATIENCE_MS);
         self.growth = Growth::Telling { id, until };
         self.agree_anew("the mirror has grown");
@@ -176,7 +181,8 @@ impl Mirror {
 
     /// Both sides of an open session have recorded its size.
     fn tell_device(&mut self) {
-        if self.session().is_some_and(Session::is_open) && !self.growth.is_recording() {
+        let whole = self.detach == Detach::No && !self.growth.is_recording();
+        if whole && self.session().is_some_and(Session::is_open) {
             self.announce_size();
         }
     }

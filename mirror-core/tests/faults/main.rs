@@ -4,6 +4,7 @@ mod rig;
 
 use mirror_core::command::{Command, Done, Refusal};
 use mirror_core::io::{Event, IoFailure, RequestError};
+use mirror_core::mirror::Tuning;
 use mirror_core::record::{Inconsistent, NUMBER_MAX, PEER_NUMBER_MAX, Record};
 use mirror_core::status::Waits;
 use mirror_core::units::{ActivationNo, Generation, Id16, SessionNo, Side};
@@ -486,7 +487,8 @@ fn marks_ahead_go_with_the_session() {
 /// A mirror in sync of this size, in a session with a peer that has room for more.
 fn active_with_room(size: u64) -> Rig {
     let ours = |side| Record { size, ..constructed(side) };
-    let mut rig = Rig::new(ours(Side::First));
+    let tuning = Tuning { detach: true, ..Tuning::default() };
+    let mut rig = Rig::with(ours(Side::First), tuning);
     rig.handle(Event::Measured { capacity: 2 * rig::SIZE });
     rig.room = 2 * rig::SIZE;
     rig.meet(ours(Side::Second), false);
@@ -524,6 +526,28 @@ fn a_mark_ahead_stays_where_the_mirror_grows() {
     assert_eq!(rig.record().size, 2 * rig::SIZE);
     assert!(!rig.is_marked(size - rig::SIZE / 2), "the session has ended, and no write came there");
     assert!(rig.is_marked(size), "nothing tells the peer of the rest of the region");
+}
+
+/// The disk fails while the larger size is being recorded: the peer's, which serves, has not grown, and
+/// the session is all there is.
+#[test]
+fn a_side_that_lost_its_disk_does_not_grow() {
+    let mut rig = active_with_room(rig::SIZE);
+    rig.command(Command::Resize);
+    let mut theirs = Record { session: SessionNo(11), ..constructed(Side::Second) };
+    (theirs.session_open, theirs.known_activation) = (true, ActivationNo(1));
+    rig.meet(theirs, false);
+    rig.receive(0, Message::Offer { session: SessionNo(12) });
+    rig.cluster_waits = true;
+    rig.receive(0, Message::Opened { session: SessionNo(12) });
+    assert_eq!(rig.record().size, 2 * rig::SIZE, "it is being recorded");
+    rig.command(Command::Deactivate);
+    rig.data_ends(Err(EIO));
+    rig.cluster_goes_on();
+    assert!(rig.replies.iter().any(|(_, r)| *r == Err(Refusal::DiskFailed)), "{:?}", rig.replies);
+    assert!(matches!(rig.sent.last(), Some(Message::Detach)), "the session goes on");
+    rig.receive(12, Message::Detached);
+    assert_eq!(rig.faults, 0);
 }
 
 /// What its last attempt to join a mirror has left to it is not the size of this one.

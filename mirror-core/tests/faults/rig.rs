@@ -45,6 +45,9 @@ pub(crate) struct Rig {
     pub(crate) told: Vec<SessionNo>,
     /// Writes to the cluster partition fail from now on.
     pub(crate) cluster_fails: bool,
+    /// Writes to the cluster partition do not end.
+    pub(crate) cluster_waits: bool,
+    waiting: Vec<IoId>,
     /// What was said after a disk error: whether it is recorded.
     pub(crate) errors_recorded: Vec<bool>,
     /// How often it was said that both sides are active.
@@ -59,6 +62,10 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(record: Record) -> Self {
+        Self::with(record, Tuning::default())
+    }
+
+    pub(crate) fn with(record: Record, tuning: Tuning) -> Self {
         let side = record.side;
         let marks = Some(Marks::blank(regions_in(record.size), record.device));
         let setup = Setup {
@@ -70,7 +77,7 @@ impl Rig {
             boot: Id16([3; 16]),
             resume: false,
             seed: [5; 32],
-            tuning: Tuning::default(),
+            tuning,
         };
         let now = Now { mono: Millis(1), wall: 1 };
         let mut rig = Self {
@@ -85,6 +92,8 @@ impl Rig {
             replies: Vec::new(),
             told: Vec::new(),
             cluster_fails: false,
+            cluster_waits: false,
+            waiting: Vec::new(),
             errors_recorded: Vec::new(),
             both_active: 0,
             faults: 0,
@@ -153,6 +162,7 @@ impl Rig {
             for action in out {
                 match action {
                     Action::Data { io, op, .. } => self.data.push((io, op)),
+                    Action::Meta { io, .. } if self.cluster_waits => self.waiting.push(io),
                     Action::Meta { io, offset, .. } => {
                         self.record_writes += u32::from(offset < BITMAP);
                         let failed = Err(IoFailure::Errno(5));
@@ -240,6 +250,14 @@ impl Rig {
     pub(crate) fn data_ends(&mut self, result: Result<Option<Buf>, IoFailure>) {
         let (io, _) = self.data.remove(0);
         self.handle(Event::DataDone { io, result });
+    }
+
+    /// What has waited for the cluster partition goes on.
+    pub(crate) fn cluster_goes_on(&mut self) {
+        self.cluster_waits = false;
+        for io in std::mem::take(&mut self.waiting) {
+            self.handle(Event::MetaDone { io, result: Ok(()) });
+        }
     }
 
     pub(crate) fn connect(&mut self) {
