@@ -124,6 +124,43 @@ fn a_device_that_failed_before_it_was_served_answers_errors() {
     }
 }
 
+/// The kernel learns of a larger device over another way, and keeps its connections.
+#[test]
+fn a_connection_that_is_open_serves_what_the_mirror_has_grown_by() {
+    let (mut clients, sockets) = pairs(1);
+    let client = &mut clients[0];
+    let mut server = NbdServer::connected(sockets, export());
+    let mut ring = Ring::new().unwrap();
+    server.start(&mut ring.owner(Owner::FRONT_END)).unwrap();
+    let mut asked = |server: &mut NbdServer, cookie| {
+        request(client, command::WRITE_ZEROES, cookie, SIZE as u64, 512);
+        for _ in 0..100 {
+            let (mut done, mut requests) = (Vec::new(), Vec::new());
+            ring.wait(Some(Duration::from_millis(10)), &mut done).unwrap();
+            for (_, cqe) in done {
+                server.on_cqe(cqe, &mut ring.owner(Owner::FRONT_END), &mut requests);
+            }
+            if let Some(request) = requests.pop() {
+                let mut ring = ring.owner(Owner::FRONT_END);
+                server.complete(request.id, Ok(None), &mut ring, &mut requests);
+            }
+            client.set_nonblocking(true).unwrap();
+            let mut answer = [0; 16];
+            let read = client.read_exact(&mut answer);
+            client.set_nonblocking(false).unwrap();
+            if read.is_ok() {
+                return answer.to_vec();
+            }
+        }
+        panic!("no answer");
+    };
+    assert_eq!(asked(&mut server, 1), simple_reply(1, error::EINVAL));
+    server.grow(SIZE as u64 + 4096);
+    assert_eq!(asked(&mut server, 2), simple_reply(2, 0));
+    server.grow(SIZE as u64);
+    assert_eq!(asked(&mut server, 3), simple_reply(3, 0), "it never shrinks");
+}
+
 #[test]
 fn more_connections_than_places_are_refused() {
     let (_clients, sockets) = pairs(MAX_CONNECTIONS + 1);

@@ -61,9 +61,11 @@ fn is_ours(folder: &Path) -> io::Result<()> {
     Err(io::Error::other("it is not a folder of the agent's own user"))
 }
 
+/// To members of the folder's group only the group's bits apply, even if all others may pass.
 fn lets_pass(folder: &Path, group: Gid) -> io::Result<bool> {
     let m = fs::metadata(folder)?;
-    Ok(m.mode() & 0o001 != 0 || (m.gid() == group.as_raw() && m.mode() & 0o010 != 0))
+    let needed = if m.gid() == group.as_raw() { 0o010 } else { 0o001 };
+    Ok(m.mode() & needed != 0)
 }
 
 #[cfg(test)]
@@ -110,9 +112,14 @@ mod tests {
     #[test]
     fn a_folder_of_others_is_never_changed() {
         let dir = tempfile::tempdir().expect("folder");
-        for (set, passable) in
-            [(0o755, true), (0o1777, true), (0o711, true), (0o750, true), (0o700, false)]
-        {
+        for (set, passable) in [
+            (0o755, true),
+            (0o1777, true),
+            (0o711, true),
+            (0o750, true),
+            (0o700, false),
+            (0o701, false),
+        ] {
             fs::set_permissions(dir.path(), Permissions::from_mode(set)).expect("set");
             match prepare(&agent(dir.path(), true), false) {
                 Ok(_) => assert!(passable, "{set:o}"),

@@ -11,9 +11,7 @@ use kmod_shim::sys::{Completion, Ended, Op, Slots};
 use mirror_core::buf::{Buf, BufMut};
 use mirror_core::io::{DataOp, Event, IoFailure, IoId, RequestId};
 use mirror_core::units::{Extent, MAX_EXTENT_BYTES, Millis};
-use nix::errno::Errno;
 use nix::libc;
-use nix::sys::uio::{pread, pwrite};
 use std::collections::VecDeque;
 
 #[cfg(feature = "fault-injection")]
@@ -319,18 +317,6 @@ impl Disk {
         Op::Write { file, offset, buf: zeros.clone(), range: 0..here, durable }
     }
 
-    /// To the ring; what is in memory is done at once.
-    fn hand_over(&mut self, mut op: Op, job: Job, cx: &mut Cx<'_>) {
-        let done = if self.partition.is_in_memory() { at_once(&mut op) } else { None };
-        match done {
-            Some(Ok(count)) => self.go_on(job, op, count, cx),
-            Some(Err(errno)) => self.refused(job, errno as i32, cx),
-            None => {
-                self.slots.submit(op, job, cx.ring);
-            }
-        }
-    }
-
     /// A part of an operation succeeded with `count`.
     fn go_on(&mut self, mut job: Job, op: Op, count: usize, cx: &mut Cx<'_>) {
         let next = match (job.step, op) {
@@ -420,21 +406,6 @@ impl Disk {
     }
 }
 
-/// Does an operation, if it is one of those that count.
-fn at_once(op: &mut Op) -> Option<nix::Result<usize>> {
-    let at = |offset: u64| libc::off_t::try_from(offset).map_err(|_| Errno::EINVAL);
-    Some(match op {
-        Op::Read { file, offset, buf, range } => {
-            at(*offset).and_then(|offset| pread(&**file, &mut buf[range.clone()], offset))
-        }
-        Op::Write { file, offset, buf, range, .. } => {
-            at(*offset).and_then(|offset| pwrite(&**file, &buf[range.clone()], offset))
-        }
-        Op::Sync { .. } => Ok(0),
-        _ => return None,
-    })
-}
-
 fn kind_of(op: &DataOp) -> Counted {
     match op {
         DataOp::Read => Counted::Read,
@@ -447,7 +418,7 @@ fn kind_of(op: &DataOp) -> Counted {
 #[cfg(not(feature = "fault-injection"))]
 impl Disk {
     fn push(&mut self, op: Op, job: Job, cx: &mut Cx<'_>) {
-        self.hand_over(op, job, cx);
+        self.slots.submit(op, job, cx.ring);
     }
 
     #[allow(clippy::unused_self)] // the other build has some
@@ -468,7 +439,9 @@ impl Disk {
             _ => Kind::Write,
         };
         match self.faults.of_next(kind) {
-            None => self.hand_over(op, job, cx),
+            None => {
+                self.slots.submit(op, job, cx.ring);
+            }
             Some(Fault::Fail) => self.end(job, Err(libc::EIO), cx),
             Some(Fault::Delay(ms)) => self.delayed.push((cx.now.plus(ms), op, job)),
         }
@@ -481,7 +454,7 @@ impl Disk {
         let due: Vec<_> = due;
         for (_, op, job) in due {
             let (op, job) = self.lawful(op, job);
-            self.hand_over(op, job, cx);
+            self.slots.submit(op, job, cx.ring);
         }
     }
 

@@ -6,7 +6,6 @@ use mirror_core::buf::{Buf, BufMut};
 use mirror_core::disk::layout::room;
 use mirror_core::units::MAX_MIRROR_BYTES;
 use nix::fcntl::OFlag;
-use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -50,7 +49,6 @@ pub struct Partition {
     file: Fd,
     size: u64,
     block: u32,
-    in_memory: bool,
 }
 
 impl Partition {
@@ -89,8 +87,7 @@ impl Partition {
         } else {
             sys::file_block(&file).unwrap_or(DEFAULT_BLOCK)
         };
-        let in_memory = fstatfs(&file).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC);
-        Ok(Self { path: path.to_owned(), file: Arc::new(file), size, block, in_memory })
+        Ok(Self { path: path.to_owned(), file: Arc::new(file), size, block })
     }
 
     /// Where it is.
@@ -125,12 +122,6 @@ impl Partition {
     #[must_use]
     pub fn block(&self) -> u32 {
         self.block
-    }
-
-    /// A file in memory (tmpfs). Nothing about it takes time, and the ring would hand each operation
-    /// to a thread of the kernel's, which does.
-    pub(super) fn is_in_memory(&self) -> bool {
-        self.in_memory
     }
 
     pub(super) fn file(&self) -> Fd {

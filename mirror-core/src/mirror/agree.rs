@@ -398,7 +398,10 @@ impl Mirror {
     }
 
     fn record_source(&mut self, mode: Mode, theirs: &Card) {
-        self.grow_to(theirs.record.size);
+        if theirs.record.generation.is_some() {
+            // One without a history joins with whatever size its last attempt has left to it.
+            self.grow_to(theirs.record.size);
+        }
         match mode {
             Mode::Initial => self.construct(theirs),
             Mode::Full => self.record_debt(),

@@ -148,12 +148,20 @@ impl Mirror {
         record.grown_from = earlier.map_or(record.size, |from| from.min(record.size));
         record.size = size;
         let dirty = record.grown_regions();
+        // The region in which the mirror ended may have been marked ahead of writes: that mark is to
+        // stay now.
+        self.hot.differ(dirty.clone());
         if let Some(marks) = &mut self.meta.marks {
             marks.grow(regions_in(size), dirty);
         }
     }
 
     pub(super) fn growth_recorded(&mut self, id: CommandId) {
+        if self.detach != Detach::No {
+            // The peer's disk is the only one now, and has not grown; another agreement would end it.
+            self.end_growth(id, Err(Refusal::DiskFailed));
+            return;
+        }
         let until = self.now.mono.plus(PATIENCE_MS);
         self.growth = Growth::Telling { id, until };
         self.agree_anew("the mirror has grown");
@@ -173,7 +181,8 @@ impl Mirror {
 
     /// Both sides of an open session have recorded its size.
     fn tell_device(&mut self) {
-        if self.session().is_some_and(Session::is_open) && !self.growth.is_recording() {
+        let whole = self.detach == Detach::No && !self.growth.is_recording();
+        if whole && self.session().is_some_and(Session::is_open) {
             self.announce_size();
         }
     }

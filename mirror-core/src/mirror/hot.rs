@@ -46,6 +46,12 @@ impl Hot {
         self.regions.entry(region).or_default();
     }
 
+    /// `regions` differ whether a write comes or not: their marks are no longer ones that may go.
+    pub(super) fn differ(&mut self, regions: std::ops::Range<u32>) {
+        let unwritten = |region: &Region| region.in_flight == 0 && region.last_end == 0;
+        self.regions.retain(|r, region| !(regions.contains(r) && unwritten(region)));
+    }
+
     /// A write in `regions` ended. Without a session its marks stay until a copy, so there is
     /// nothing to remember of them.
     pub(super) fn end(&mut self, regions: std::ops::Range<u32>, mirrored: bool) {

@@ -3,7 +3,8 @@
 mod rig;
 
 use mirror_core::command::{Command, Done, Refusal};
-use mirror_core::io::{DataOp, IoFailure, RequestError};
+use mirror_core::io::{DataOp, Event, IoFailure, RequestError};
+use mirror_core::mirror::Tuning;
 use mirror_core::record::{Inconsistent, NUMBER_MAX, PEER_NUMBER_MAX, Record};
 use mirror_core::status::Waits;
 use mirror_core::units::{ActivationNo, Generation, Id16, SessionNo, Side};
@@ -486,6 +487,90 @@ fn marks_ahead_go_with_the_session() {
     assert_eq!(rig.marked(), 64, "all of the group");
     rig.disconnect();
     assert_eq!(rig.marked(), 2);
+}
+
+/// A mirror in sync of this size, in a session with a peer that has room for more.
+fn active_with_room(size: u64) -> Rig {
+    let ours = |side| Record { size, ..constructed(side) };
+    let tuning = Tuning { detach: true, ..Tuning::default() };
+    let mut rig = Rig::with(ours(Side::First), tuning);
+    rig.handle(Event::Measured { capacity: 2 * rig::SIZE });
+    rig.room = 2 * rig::SIZE;
+    rig.meet(ours(Side::Second), false);
+    rig.receive(0, Message::Offer { session: SessionNo(11) });
+    rig.receive(0, Message::Opened { session: SessionNo(11) });
+    rig.command(Command::Activate { peer_down: false, peer_seen_active: None });
+    let number = rig.asked().expect("the peer is asked");
+    rig.receive(11, Message::ActivateGrant { number });
+    rig
+}
+
+/// The mirror ends within a region that was marked ahead of writes: once it grows, the rest of that
+/// region differs.
+#[test]
+fn a_mark_ahead_stays_where_the_mirror_grows() {
+    let size = rig::SIZE - 4096;
+    let last = rig::SIZE - (1 << 20);
+    let mut rig = active_with_room(size);
+    rig.write(last);
+    rig.command(Command::Resize);
+    rig.data_ends(Ok(None));
+    // Both agree anew. What was under way is settled first, and meanwhile the application writes on.
+    let mut theirs = Record { size, session: SessionNo(11), ..constructed(Side::Second) };
+    (theirs.session_open, theirs.known_activation) = (true, ActivationNo(1));
+    rig.meet(theirs, false);
+    rig.receive(0, Message::Offer { session: SessionNo(12) });
+    rig.sent.clear();
+    rig.receive(0, Message::Opened { session: SessionNo(12) });
+    rig.receive(12, Message::MarksEnd);
+    rig.receive(12, Message::CopyReady);
+    rig.write(last + (1 << 16));
+    assert!(rig.is_marked(size - 1), "marked ahead");
+    rig.all_goes_well(12, &block());
+    assert!(rig.sent.iter().any(|m| matches!(m, Message::Adopt { .. })), "the copy is over");
+    rig.receive(12, Message::Adopted);
+    assert_eq!(rig.record().size, 2 * rig::SIZE);
+    assert!(!rig.is_marked(size - (1 << 19)), "the session has ended, and no write came there");
+    assert!(rig.is_marked(size), "nothing tells the peer of the rest of the region");
+}
+
+/// The disk fails while the larger size is being recorded: the peer's, which serves, has not grown, and
+/// the session is all there is.
+#[test]
+fn a_side_that_lost_its_disk_does_not_grow() {
+    let mut rig = active_with_room(rig::SIZE);
+    rig.command(Command::Resize);
+    let mut theirs = Record { session: SessionNo(11), ..constructed(Side::Second) };
+    (theirs.session_open, theirs.known_activation) = (true, ActivationNo(1));
+    rig.meet(theirs, false);
+    rig.receive(0, Message::Offer { session: SessionNo(12) });
+    rig.cluster_waits = true;
+    rig.receive(0, Message::Opened { session: SessionNo(12) });
+    assert_eq!(rig.record().size, 2 * rig::SIZE, "it is being recorded");
+    rig.command(Command::Deactivate);
+    rig.data_ends(Err(EIO));
+    rig.cluster_goes_on();
+    assert!(rig.replies.iter().any(|(_, r)| *r == Err(Refusal::DiskFailed)), "{:?}", rig.replies);
+    assert!(matches!(rig.sent.last(), Some(Message::Detach)), "the session goes on");
+    rig.receive(12, Message::Detached);
+    assert_eq!(rig.faults, 0);
+}
+
+/// What its last attempt to join a mirror has left to it is not the size of this one.
+#[test]
+fn a_half_copied_peer_without_history_makes_no_mirror_larger() {
+    let mut record = constructed(Side::First);
+    (record.owes_all, record.bases) = (true, [None; 2]);
+    let mut rig = Rig::new(record);
+    let mut theirs = Record::blank(Id16([5; 16]), Side::Second);
+    (theirs.size, theirs.block) = (2 * rig::SIZE, 512);
+    let toward = Generation::new(7).expect("not zero");
+    theirs.inconsistent = Some(Inconsistent { toward, all: true });
+    rig.room = 2 * rig::SIZE;
+    rig.meet(theirs, false);
+    rig.receive(0, Message::Offer { session: SessionNo(11) });
+    assert_eq!(rig.record().session, SessionNo(11), "it is copied to");
+    assert_eq!(rig.record().size, rig::SIZE);
 }
 
 /// Alone, every mark is a difference that has to be copied.

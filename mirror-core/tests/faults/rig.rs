@@ -34,6 +34,8 @@ pub(crate) struct Rig {
     now: Now,
     side: Side,
     next_id: u64,
+    /// Bytes of the data partition of the peer.
+    pub(crate) room: u64,
     /// What the data partition has not answered yet, oldest first.
     pub(crate) data: Vec<(IoId, DataOp, Extent)>,
     pub(crate) sent: Vec<Message>,
@@ -43,6 +45,9 @@ pub(crate) struct Rig {
     pub(crate) told: Vec<SessionNo>,
     /// Writes to the cluster partition fail from now on.
     pub(crate) cluster_fails: bool,
+    /// Writes to the cluster partition do not end.
+    pub(crate) cluster_waits: bool,
+    waiting: Vec<IoId>,
     /// What was said after a disk error: whether it is recorded.
     pub(crate) errors_recorded: Vec<bool>,
     /// How often it was said that both sides are active.
@@ -57,6 +62,10 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(record: Record) -> Self {
+        Self::with(record, Tuning::default())
+    }
+
+    pub(crate) fn with(record: Record, tuning: Tuning) -> Self {
         let side = record.side;
         let marks = Some(Marks::blank(regions_in(record.size), record.device));
         let setup = Setup {
@@ -68,7 +77,7 @@ impl Rig {
             boot: Id16([3; 16]),
             resume: false,
             seed: [5; 32],
-            tuning: Tuning::default(),
+            tuning,
         };
         let now = Now { mono: Millis(1), wall: 1 };
         let mut rig = Self {
@@ -76,12 +85,15 @@ impl Rig {
             now,
             side,
             next_id: 0,
+            room: SIZE,
             data: Vec::new(),
             sent: Vec::new(),
             completed: Vec::new(),
             replies: Vec::new(),
             told: Vec::new(),
             cluster_fails: false,
+            cluster_waits: false,
+            waiting: Vec::new(),
             errors_recorded: Vec::new(),
             both_active: 0,
             faults: 0,
@@ -132,6 +144,12 @@ impl Rig {
         self.mirror.marked(usize::MAX).bytes >> 16
     }
 
+    /// Whether the byte at `offset` counts as different.
+    pub(crate) fn is_marked(&self, offset: u64) -> bool {
+        let ranges = self.mirror.marked(usize::MAX).ranges;
+        ranges.iter().any(|r| (r.offset..r.offset + r.len).contains(&offset))
+    }
+
     pub(crate) fn record(&self) -> &Record {
         self.mirror.record()
     }
@@ -144,6 +162,7 @@ impl Rig {
             for action in out {
                 match action {
                     Action::Data { io, op, extent } => self.data.push((io, op, extent)),
+                    Action::Meta { io, .. } if self.cluster_waits => self.waiting.push(io),
                     Action::Meta { io, offset, .. } => {
                         self.record_writes += u32::from(offset < BITMAP);
                         let failed = Err(IoFailure::Errno(5));
@@ -181,6 +200,24 @@ impl Rig {
         self.receive(session, Message::Ack { id: id.expect("something was sent"), ok: true });
     }
 
+    /// Both disks end what is asked of them, until nothing is; reads bring `block`.
+    pub(crate) fn all_goes_well(&mut self, session: u64, block: &Buf) {
+        let mut seen = 0;
+        loop {
+            while let Some((_, op, _)) = self.data.first() {
+                let bytes = matches!(op, DataOp::Read).then(|| block.clone());
+                self.data_ends(Ok(bytes));
+            }
+            let Some(message) = self.sent.get(seen) else { return };
+            seen += 1;
+            if let Message::Write { id, .. } | Message::Flush { id } | Message::Copy { id, .. } =
+                *message
+            {
+                self.receive(session, Message::Ack { id, ok: true });
+            }
+        }
+    }
+
     pub(crate) fn pass(&mut self, ms: u64) {
         self.now.mono = self.now.mono.plus(ms);
         self.handle(Event::Timer);
@@ -213,6 +250,14 @@ impl Rig {
     pub(crate) fn data_ends(&mut self, result: Result<Option<Buf>, IoFailure>) {
         let (io, ..) = self.data.remove(0);
         self.handle(Event::DataDone { io, result });
+    }
+
+    /// What has waited for the cluster partition goes on.
+    pub(crate) fn cluster_goes_on(&mut self) {
+        self.cluster_waits = false;
+        for io in std::mem::take(&mut self.waiting) {
+            self.handle(Event::MetaDone { io, result: Ok(()) });
+        }
     }
 
     pub(crate) fn connect(&mut self) {
@@ -251,7 +296,7 @@ impl Rig {
             wants_recovery: true,
             apart: false,
             rejoins: false,
-            capacity: SIZE,
+            capacity: self.room,
             device_block: 512,
             marked: 0,
         };

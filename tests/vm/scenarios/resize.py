@@ -57,11 +57,12 @@ def scenario(lab):
     lab.check(blocks > 1.6 * small * MIB, f"the file system has {blocks} bytes")
     lab.goes_on()
     lab.wait_normal()
+    # What was added is served over the connections that were there before.
+    lab.run(1, "dd if=/dev/zero of=/mnt/nmp1/large bs=1M count=20 conv=fsync")
+    lab.wait_normal()
     # The next agent goes on with the device as it is now.
     lab.kill_agent(1)
     lab.start_agent(1)
     lab.goes_on()
-    lab.wait_normal()
-    lab.run(1, "dd if=/dev/zero of=/mnt/nmp1/large bs=1M count=20 && sync")
     lab.wait_normal()
     lab.equal_in_the_end()

@@ -2,10 +2,7 @@
 
 use super::*;
 use kmod_shim::sys::{Owner, Ring};
-use std::path::Path;
 use std::time::Duration;
-
-type Answer = (IoId, Result<Option<Buf>, IoFailure>);
 
 const REQUEST: RequestId = RequestId(5);
 
@@ -87,47 +84,4 @@ fn a_disk_hangs_until_what_was_given_up_has_ended() {
     disk.end(job, Ok(None), &mut cx);
     assert!(!disk.hangs());
     assert_eq!(disk.take_returned(), [REQUEST]);
-}
-
-fn on(file: &tempfile::NamedTempFile) -> Disk {
-    file.as_file().set_len(8192).unwrap();
-    let partition = Partition::open(file.path(), Duration::ZERO).unwrap();
-    Disk::new(Role::Data, partition, 60_000)
-}
-
-fn start(disk: &mut Disk, ring: &mut Ring, io: u64, op: DataOp) -> Option<Answer> {
-    let (mut ring, mut out) = (ring.owner(Owner::DATA), VecDeque::new());
-    let mut cx = Cx { now: Millis(0), micros: 0, ring: &mut ring, out: &mut out };
-    disk.start((IoId(io), op, Extent::new(4096, 4096)), None, &mut cx);
-    out.pop_front().map(|event| match event {
-        Event::DataDone { io, result } => (io, result),
-        other => panic!("unexpected {other:?}"),
-    })
-}
-
-fn write() -> DataOp {
-    DataOp::Write { data: Buf::copied_from(&[7; 4096]), durable: true }
-}
-
-#[test]
-fn a_file_in_memory_is_written_and_read_at_once() {
-    let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
-    let (mut disk, mut ring) = (on(&file), Ring::new().unwrap());
-    let done = |io, data| Some((IoId(io), Ok(data)));
-    assert_eq!(start(&mut disk, &mut ring, 1, write()), done(1, None));
-    assert_eq!(start(&mut disk, &mut ring, 2, DataOp::Flush), done(2, None));
-    let read = Buf::copied_from(&[7; 4096]);
-    assert_eq!(start(&mut disk, &mut ring, 3, DataOp::Read), done(3, Some(read)));
-    assert!(disk.is_idle());
-}
-
-#[test]
-fn a_file_on_a_disk_is_not_waited_for() {
-    let file = tempfile::NamedTempFile::new_in(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
-    let (mut disk, mut ring) = (on(&file), Ring::new().unwrap());
-    assert_eq!(start(&mut disk, &mut ring, 1, write()), None);
-    assert_eq!(disk.under_way(), 1);
-    let mut done = Vec::new();
-    ring.wait(Some(Duration::from_secs(10)), &mut done).unwrap();
-    assert_eq!(done.len(), 1);
 }
