@@ -158,7 +158,7 @@ finds! {
     conn_frames: ConnFrames in everything(), 20;
     damaged_dirty: DamagedDirty in everything(), 60;
     force_flushes: ForceFlushes in lost_forces(), 700;
-    settle_incomplete: SettleIncomplete in slow_copies(), 300;
+    settle_incomplete: SettleIncomplete in slow_copies(), 1500;
     resume_active: ResumeActive in false_claims(), 40;
     resume_boot: ResumeBoot in false_claims(), 300;
     resume_yields: ResumeYields in survivors(), 20;
