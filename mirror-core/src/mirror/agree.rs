@@ -242,6 +242,14 @@ impl Mirror {
         };
         self.resume.confirm();
         self.resume.settled();
+        // Whatever is activated here from now on, though without contact and by another process, came
+        // after what the peer has shown: a force of the peer that does not know of it has a lower number.
+        let shown = theirs.record.known_activation.max(theirs.record.activation);
+        let known = self.meta.record.known_activation.max(self.meta.record.activation);
+        if shown > known && mine.record.mirror == theirs.record.mirror {
+            self.meta.record.known_activation = shown;
+            self.meta.persist();
+        }
         // It is not off, whoever said so.
         self.vouched_peer_down = false;
         let beat = Beat { active: theirs.active, ..Beat::default() };

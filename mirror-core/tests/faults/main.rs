@@ -489,6 +489,31 @@ fn marks_ahead_go_with_the_session() {
     assert_eq!(rig.marked(), 2);
 }
 
+/// A side that was forced has met the one that it overruled in vain, and is restarted. What is written
+/// there then came after all that the other one may say by a force that does not know of it.
+#[test]
+fn what_a_parked_peer_has_taken_is_known_to_the_next_process() {
+    let met = |mirror: Id16| {
+        let mut record = constructed(Side::First);
+        record.forced_at = Some(ActivationNo(4));
+        (record.session_open, record.born_session) = (true, SessionNo(10));
+        (record.generation, record.bases) = (Generation::new(2), [None; 2]);
+        let mut rig = Rig::new(record);
+        let mut theirs = constructed(Side::Second);
+        (theirs.generation, theirs.activation) = (Generation::new(3), ActivationNo(5));
+        theirs.mirror = mirror;
+        rig.meet(theirs, false);
+        rig.disconnect();
+        rig.record().clone()
+    };
+    let known = met(Id16([9; 16]));
+    assert_eq!(known.known_activation, ActivationNo(5));
+    let mut rig = Rig::new(known);
+    rig.command(Command::Activate { peer_down: false, peer_seen_active: None });
+    assert!(rig.record().activation > ActivationNo(6), "{:?}", rig.record().activation);
+    assert_eq!(met(Id16([8; 16])).known_activation, ActivationNo(0), "of another mirror");
+}
+
 /// A mirror in sync of this size, in a session with a peer that has room for more.
 fn active_with_room(size: u64) -> Rig {
     let ours = |side| Record { size, ..constructed(side) };
