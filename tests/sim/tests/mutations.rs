@@ -137,7 +137,7 @@ macro_rules! finds {
 finds! {
     intent_first: IntentFirst in crashes(), 20;
     clear_late: ClearLate in Options::everything(), 200;
-    dirty_at_start: DirtyAtStart in Options::everything(), 60;
+    dirty_at_start: DirtyAtStart in Options::everything(), 300;
     break_record: BreakRecord in crashes(), 30;
     flush_alone: FlushAlone in lost_caches(), 1000;
     inconsistent_first: InconsistentFirst in everything(), 20;
@@ -150,7 +150,7 @@ finds! {
     settle_uninterrupted: SettleUninterrupted in crashes(), 200;
     abnormal_source: AbnormalSource in everything(), 900;
     abnormal_active: AbnormalActive in everything(), 300;
-    stop_behind: StopBehind in everything(), 30;
+    stop_behind: StopBehind in everything(), 100;
     grant: Grant in crashes(), 20;
     was_active: WasActive in crashes(), 20;
     split_brain: SplitBrain in crashes(), 20;
